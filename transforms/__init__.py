@@ -1,0 +1,1 @@
+"""Transforms of `Data` that PyG lacks."""
