@@ -1,0 +1,18 @@
+"""Layers and models on packed point clouds: tensors in, tensors out."""
+
+from flare_geo.nn.block import FlareBlock
+from flare_geo.nn.flare import Flare
+from flare_geo.nn.flare_conv import FlareConv
+from flare_geo.nn.mlp import FourierFeatures, ResidualMLP
+from flare_geo.nn.scaler import Scaler
+from flare_geo.nn.surrogate import Surrogate
+
+__all__ = [
+    "Flare",
+    "FlareBlock",
+    "FlareConv",
+    "FourierFeatures",
+    "ResidualMLP",
+    "Scaler",
+    "Surrogate",
+]

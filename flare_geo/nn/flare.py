@@ -1,0 +1,167 @@
+"""The FLARE model: embedding, blocks, head."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from flare_geo.nn.block import FlareBlock
+from flare_geo.nn.flare_conv import layout_of
+from flare_geo.nn.mlp import Activation, FourierFeatures, Init, ResidualMLP, reset_linears
+from flare_geo.nn.norm import Norm, make_norm
+from flare_geo.nn.official import convert_official, read_official
+from flare_geo.ops import Layout
+
+
+class Flare(nn.Module):
+    r"""Point-to-point model of `"FLARE: Fast Low-rank Attention Routing Engine"
+    <https://arxiv.org/abs/2508.12594>`_: residual MLP in, `num_layers` blocks, norm, residual MLP
+    out.
+
+    The defaults are the paper's elasticity model (592,641 parameters with 2 inputs, 1 output).
+
+    Args:
+        in_channels: input channels of a point: coordinates and whatever else is known there.
+        out_channels: output channels of a point.
+        hidden_channels: width C, divisible by `heads`.
+        num_layers: number of blocks.
+        heads: number H of heads.
+        num_latents: number M of latents a head.
+        kv_layers: inner layers of the K and V MLPs, one number or (K, V); -1 is a linear with skip.
+        ffn_layers: inner layers of the feed-forward MLPs.
+        io_layers: inner layers of the embedding and of the head.
+        kv_channels: hidden width of the K and V MLPs, one number or (K, V); C if None.
+        ffn_channels: hidden width of the feed-forward MLPs; C if None.
+        embed_channels: hidden width of the embedding; C if None.
+        scale: factor of the scores.
+        qk_norm: whether queries and keys are normalised.
+        act: activation of all MLPs.
+        norm: ``"layer"`` or ``"rms"``.
+        out_norm: whether a norm stands before the head.
+        num_frequencies: octaves of Fourier features appended to the input (none in the paper).
+        init: ``"paper"`` as published, or ``"default"``.
+        backend: see :func:`flare_geo.ops.flare_attention`.
+
+    Shapes:
+        - **x:** `[N, in_channels]`; **ptr:** `[B+1]` or **batch:** `[N]` sorted
+        - **returns** `[N, out_channels]`
+
+    Example:
+        >>> model = Flare(3, 1, hidden_channels=32, num_layers=2)
+        >>> model(torch.randn(500, 3), ptr=torch.tensor([0, 200, 500])).shape
+        torch.Size([500, 1])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        hidden_channels: int = 64,
+        num_layers: int = 8,
+        heads: int = 8,
+        num_latents: int = 64,
+        *,
+        kv_layers: int | tuple[int, int] = 3,
+        ffn_layers: int = 3,
+        io_layers: int = 2,
+        kv_channels: int | tuple[int, int] | None = None,
+        ffn_channels: int | None = None,
+        embed_channels: int | None = None,
+        scale: float = 1.0,
+        qk_norm: bool = False,
+        act: Activation = "gelu_tanh",
+        norm: Norm = "layer",
+        out_norm: bool = True,
+        num_frequencies: int = 0,
+        init: Init = "paper",
+        backend: str = "auto",
+    ) -> None:
+        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        super().__init__()
+        self.config: dict[str, Any] = arguments
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.features = FourierFeatures(num_frequencies)
+        self.embed = ResidualMLP(
+            in_channels * (1 + 2 * num_frequencies),
+            hidden_channels,
+            embed_channels,
+            io_layers,
+            act=act,
+            input_residual=False,
+        )
+        self.blocks = nn.ModuleList(
+            FlareBlock(
+                hidden_channels,
+                heads,
+                num_latents,
+                kv_layers=kv_layers,
+                ffn_layers=ffn_layers,
+                kv_channels=kv_channels,
+                ffn_channels=ffn_channels,
+                scale=scale,
+                qk_norm=qk_norm,
+                act=act,
+                norm=norm,
+                init=init,
+                backend=backend,
+            )
+            for _ in range(num_layers)
+        )
+        self.norm = make_norm(norm, hidden_channels) if out_norm else nn.Identity()
+        self.head = ResidualMLP(
+            hidden_channels,
+            out_channels,
+            hidden_channels,
+            io_layers,
+            act=act,
+            output_residual=False,
+        )
+        reset_linears(self.embed, init)
+        reset_linears(self.head, init)
+
+    def forward(
+        self, x: Tensor, ptr: Tensor | Layout | None = None, batch: Tensor | None = None
+    ) -> Tensor:
+        """`[N, in_channels]` to `[N, out_channels]`."""
+        layout = layout_of(x, self.in_channels, ptr, batch)
+        h = self.embed(self.features(x))
+        for block in self.blocks:
+            h = block(h, layout)
+        y: Tensor = self.head(self.norm(h))
+        return y
+
+    @classmethod
+    def from_official(
+        cls,
+        path_or_state_dict: str | Path | Mapping[str, Tensor],
+        *,
+        heads: int | None = None,
+        scale: float = 1.0,
+        act: Activation = "gelu_tanh",
+        ema: bool = False,
+        backend: str = "auto",
+    ) -> Self:
+        """A model with the weights of a FLARE.py checkpoint (github.com/vpuri3/FLARE.py).
+
+        Sizes and depths are read off the weights. What weights cannot show must be said.
+
+        Args:
+            path_or_state_dict: a `model.pt`, a `.safetensors` or `.npz` file, or a state dict. The
+                key dialects: current names; with `torch.compile`'s `_orig_mod.`; the `ln1`/`ln2`
+                and `out_proj.ln`/`out_proj.mlp` names of 2025; the first week's narrow embedding.
+                Latents shared between heads are repeated for each head.
+            heads: number of heads; needed unless the checkpoint has q/k norms.
+            scale: `attn_scale` of the run.
+            act: activation of the run.
+            ema: take the averaged weights of a trainer checkpoint in place of the raw ones.
+            backend: see :func:`flare_geo.ops.flare_attention`.
+
+        Raises:
+            ValueError: if a key is missing, left over or of a wrong shape.
+        """
+        state = read_official(path_or_state_dict, ema=ema)
+        config, weights = convert_official(state, heads=heads)
+        model = cls(**config, scale=scale, act=act, backend=backend)
+        model.load_state_dict(weights)
+        return model

@@ -1,0 +1,133 @@
+"""The residual MLP of FLARE: keys, values, feed-forward, embedding and head are all made of it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Activation = Literal["gelu_tanh", "gelu", "silu"]
+Init = Literal["paper", "default"]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu": F.gelu,
+    "silu": F.silu,
+}
+
+
+class ResidualMLP(nn.Module):
+    r"""A chain of residual layers, from `"FLARE" <https://arxiv.org/abs/2508.12594>`_.
+
+    .. math::
+        h_0 = \sigma(W_{in} x) + [x], \qquad
+        h_{j+1} = h_j + \sigma(W_j h_j), \qquad
+        y = W_{out} h_L + [h_L]
+
+    The bracketed residuals are there when asked for and when the widths on both sides agree.
+
+    Args:
+        in_channels: width of x.
+        out_channels: width of y; as x if None.
+        hidden_channels: width of h; as y if None.
+        num_layers: number L of inner layers; 0 gives two linears, -1 a single one (y = W x + [x]).
+        act: activation, the paper's is the tanh form of GELU.
+        input_residual: whether x is added to the first layer.
+        output_residual: whether h is added to the last layer.
+
+    Shapes:
+        - **x:** `[..., in_channels]`; **returns** `[..., out_channels]`
+
+    Example:
+        >>> ResidualMLP(64, num_layers=3)(torch.randn(500, 64)).shape
+        torch.Size([500, 64])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int | None = None,
+        hidden_channels: int | None = None,
+        num_layers: int = 3,
+        *,
+        act: Activation = "gelu_tanh",
+        input_residual: bool = True,
+        output_residual: bool = True,
+    ) -> None:
+        super().__init__()
+        if act not in ACTIVATIONS:
+            raise ValueError(f"act must be one of {', '.join(ACTIVATIONS)}, got '{act}'")
+        if num_layers < -1:
+            raise ValueError(f"num_layers must be -1 (one linear) or more, got {num_layers}")
+        out_channels = in_channels if out_channels is None else out_channels
+        hidden_channels = out_channels if hidden_channels is None else hidden_channels
+        if num_layers == -1:
+            hidden_channels = in_channels
+        self.act = act
+        self.input_residual = input_residual and in_channels == hidden_channels
+        self.output_residual = output_residual and hidden_channels == out_channels
+        self.layers = nn.ModuleList()
+        if num_layers >= 0:
+            self.layers.append(nn.Linear(in_channels, hidden_channels))
+        for _ in range(num_layers):
+            self.layers.append(nn.Linear(hidden_channels, hidden_channels))
+        self.lin_out = nn.Linear(hidden_channels, out_channels)
+        if num_layers == -1:  # its one residual needs both flags
+            self.output_residual = self.output_residual and self.input_residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., in_channels]` to `[..., out_channels]`."""
+        act = ACTIVATIONS[self.act]
+        for j, layer in enumerate(self.layers):
+            h = act(layer(x))
+            x = h + x if j > 0 or self.input_residual else h
+        y: Tensor = self.lin_out(x)
+        return y + x if self.output_residual else y
+
+
+def reset_linears(module: nn.Module, init: Init) -> None:
+    """Start all linear layers below `module`: the paper's N(0, 0.02) and zero bias, or PyTorch's.
+
+    Raises:
+        ValueError: if `init` is neither ``"paper"`` nor ``"default"``.
+    """
+    if init not in ("paper", "default"):
+        raise ValueError(f"init must be 'paper' or 'default', got '{init}'")
+    for linear in module.modules():
+        if isinstance(linear, nn.Linear):
+            if init == "default":
+                linear.reset_parameters()
+                continue
+            nn.init.normal_(linear.weight, std=0.02)
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
+
+
+class FourierFeatures(nn.Module):
+    r"""Appends :math:`\sin(2^k \pi x), \cos(2^k \pi x)`, k = 0..K-1, to the channels of x.
+
+    Coordinates alone are too smooth a start for fields with sharp gradients; see `"Fourier Features
+    Let Networks Learn High Frequency Functions" <https://arxiv.org/abs/2006.10739>`_.
+
+    Args:
+        num_frequencies: number K of octaves; 0 leaves x as it is.
+
+    Shapes:
+        - **x:** `[..., C]`; **returns** `[..., (2 K + 1) C]`
+    """
+
+    octaves: Tensor
+
+    def __init__(self, num_frequencies: int) -> None:
+        super().__init__()
+        octaves = torch.pi * 2.0 ** torch.arange(num_frequencies)
+        self.register_buffer("octaves", octaves, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Append the waves."""
+        if self.octaves.numel() == 0:
+            return x
+        angles = (x.unsqueeze(-1) * self.octaves.to(x.dtype)).flatten(-2)  # [..., C K]
+        return torch.cat([x, angles.sin(), angles.cos()], dim=-1)

@@ -1,0 +1,159 @@
+"""Reads checkpoints of the paper's code (github.com/vpuri3/FLARE.py) into :class:`Flare`.
+
+Their names, and the ones here:
+
+    in_proj.{fc1, fcs.j, fc2}              embed.{layers.0, layers.j+1, lin_out}
+    blocks.i.att.latent_q  (C, M)          blocks.i.conv.q  [H, M, D]
+    blocks.i.att.{k,v}_proj.*              blocks.i.conv.{k,v}_mlp.*
+    blocks.i.att.{q,k}_norm                blocks.i.conv.{q,k}_norm
+    blocks.i.att.out_proj                  blocks.i.conv.lin_out
+    blocks.i.{norm1, norm2, mlp}           blocks.i.{norm1, norm2, mlp}
+    out_proj.0, out_proj.1.*               norm, head.*
+
+`latent_q` is stored (C, M) and read again as [H, M, D] in the same memory order; it is not
+transposed.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+RENAMES = [  # applied in this order; the first three turn older dialects into the current one
+    (r"^(_orig_mod\.|module\.)+", ""),
+    (r"^(blocks\.\d+)\.ln(\d)\.", r"\1.norm\2."),
+    (r"^out_proj\.(ln|mlp)\.", lambda m: f"out_proj.{'0' if m[1] == 'ln' else '1'}."),
+    (r"^in_proj\.", "embed."),
+    (r"^out_proj\.0\.", "norm."),
+    (r"^out_proj\.1\.", "head."),
+    (r"\.att\.([kv])_proj\.", r".conv.\1_mlp."),
+    (r"\.att\.out_proj\.", ".conv.lin_out."),
+    (r"\.att\.", ".conv."),
+    (r"\.fc1\.", ".layers.0."),
+    (r"\.fcs\.(\d+)\.", lambda m: f".layers.{int(m[1]) + 1}."),
+    (r"\.(fc2|fc)\.", ".lin_out."),
+]
+
+
+def read_official(
+    source: str | Path | Mapping[str, Any], *, ema: bool = False
+) -> dict[str, Tensor]:
+    """The state dict of a file or of a trainer's dictionary, in whatever dialect it is written.
+
+    Files are read without running any code from them.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no state dict.
+    """
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        if not path.is_file():
+            raise FileNotFoundError(f"no checkpoint at {path}")
+        if path.suffix == ".safetensors":
+            source = load_file(path)
+        elif path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                source = {
+                    key.removeprefix("param/"): torch.from_numpy(arrays[key])
+                    for key in arrays.files
+                    if key.startswith("param/")
+                }
+        else:
+            source = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(source, Mapping):
+        raise ValueError(f"expected a state dict, got {type(source).__name__}")
+    if "model_state" in source:
+        shadow = source.get("ema_shadow") if ema else {}
+        if ema and not shadow:
+            raise ValueError("the checkpoint has no averaged weights (ema_shadow); use ema=False")
+        clean = re.compile(RENAMES[0][0])  # type: ignore[arg-type]
+        raw = {clean.sub("", k): v for k, v in source["model_state"].items()}
+        source = raw | {clean.sub("", k): v for k, v in (shadow or {}).items()}
+    elif ema:
+        raise ValueError("only a trainer checkpoint has averaged weights; use ema=False")
+    state = {str(k): v for k, v in source.items() if isinstance(v, Tensor)}
+    if not any(k.endswith("att.latent_q") for k in state):
+        raise ValueError("this is no FLARE.py state dict: it has no key 'blocks.0.att.latent_q'")
+    return state
+
+
+def convert_official(
+    state: Mapping[str, Tensor], *, heads: int | None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Arguments of :class:`Flare` and its state dict, from a state dict of FLARE.py.
+
+    Raises:
+        ValueError: if the weights are of a variant that :class:`Flare` does not have, or if the
+            number of heads is neither given nor visible in the weights.
+    """
+    weights = {}
+    for key, value in state.items():
+        for pattern, replacement in RENAMES:
+            key = re.sub(pattern, replacement, key)  # type: ignore[arg-type]
+        weights[key] = value
+    strange = [k for k in weights if ".latent_blocks." in k or not k.startswith(OWN_PREFIXES)]
+    if strange:
+        raise ValueError(f"{strange[0]}: this variant of FLARE.py is not one that Flare can hold")
+
+    channels, latents = _channels_and_latents(weights)
+    if "blocks.0.conv.k_norm.weight" in weights:
+        seen = channels // weights["blocks.0.conv.k_norm.weight"].numel()
+        if heads not in (None, seen):
+            raise ValueError(f"the checkpoint's q/k norms say heads={seen}, got heads={heads}")
+        heads = seen
+    if heads is None:
+        raise ValueError("the number of heads is not visible in the weights: give heads=...")
+    if channels % heads:
+        raise ValueError(f"heads must divide the width {channels}, got {heads}")
+    for key in [k for k in weights if k.endswith(".latent_q")]:
+        latent_q = weights.pop(key).contiguous()  # (C, M), or (D, M) when the heads share it
+        own = latent_q.reshape(-1, latents, channels // heads)
+        weights[key.removesuffix("latent_q") + "q"] = own.expand(heads, -1, -1).clone()
+
+    def depth(prefix: str) -> int:
+        return sum(k.startswith(f"{prefix}.layers.") and k.endswith("weight") for k in weights) - 1
+
+    def width(prefix: str) -> int:
+        return weights[f"{prefix}.lin_out.weight"].shape[1]
+
+    blocks = 1 + max(int(k.split(".")[1]) for k in weights if k.startswith("blocks."))
+    kv = [f"blocks.0.conv.{x}_mlp" for x in "kv"]
+    first = "embed.layers.0.weight" if depth("embed") >= 0 else "embed.lin_out.weight"
+    config = {
+        "in_channels": weights[first].shape[1],
+        "out_channels": weights["head.lin_out.weight"].shape[0],
+        "hidden_channels": channels,
+        "num_layers": blocks,
+        "heads": heads,
+        "num_latents": latents,
+        "kv_layers": (depth(kv[0]), depth(kv[1])),
+        "ffn_layers": depth("blocks.0.mlp"),
+        "io_layers": depth("embed"),
+        "kv_channels": (width(kv[0]), width(kv[1])),
+        "ffn_channels": width("blocks.0.mlp"),
+        "embed_channels": width("embed"),
+        "qk_norm": "blocks.0.conv.k_norm.weight" in weights,
+        "norm": "layer" if "blocks.0.norm1.bias" in weights else "rms",
+        "out_norm": "norm.weight" in weights,
+    }
+    return config, weights
+
+
+OWN_PREFIXES = ("embed.", "blocks.", "norm.", "head.")
+
+
+def _channels_and_latents(weights: Mapping[str, Tensor]) -> tuple[int, int]:
+    missing = [
+        k
+        for k in ("blocks.0.norm1.weight", "embed.lin_out.weight", "head.lin_out.weight")
+        if k not in weights
+    ]
+    if missing:
+        raise ValueError(f"the checkpoint has no weights for {missing[0]}")
+    return weights["blocks.0.norm1.weight"].numel(), weights["blocks.0.conv.latent_q"].shape[1]

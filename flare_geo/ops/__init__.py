@@ -1,0 +1,15 @@
+"""Pure functions on (tensor, ptr): the mathematics of FLARE. Needs torch and nothing else."""
+
+from flare_geo.ops.flare import flare_attention, flare_decode, flare_encode, merge_encodings
+from flare_geo.ops.layout import Layout, batch_to_ptr, make_layout, ptr_to_batch
+
+__all__ = [
+    "Layout",
+    "batch_to_ptr",
+    "flare_attention",
+    "flare_decode",
+    "flare_encode",
+    "make_layout",
+    "merge_encodings",
+    "ptr_to_batch",
+]

@@ -1,0 +1,113 @@
+"""Packed clouds: the points of all clouds end to end, and `ptr` that says where each one starts."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A checked `ptr` together with the cloud sizes on the host.
+
+    A model makes one of it per forward pass, so that its layers neither check `ptr` again nor wait
+    for the device again. Every function that takes `ptr` takes a `Layout` in its place.
+
+    Args:
+        ptr: `[B+1]` int64 offsets on the device of the features.
+        sizes: the `B` numbers of points, on the host.
+    """
+
+    ptr: Tensor
+    sizes: tuple[int, ...]
+
+    @property
+    def num_clouds(self) -> int:
+        """Number of clouds B, empty ones included."""
+        return len(self.sizes)
+
+    @property
+    def num_points(self) -> int:
+        """Number of points N of all clouds together."""
+        return sum(self.sizes)
+
+    @cached_property
+    def common_size(self) -> int | None:
+        """The size that all clouds share, or None when they differ (or when there is no cloud)."""
+        first = self.sizes[0] if self.sizes else 0
+        return first if self.sizes and all(n == first for n in self.sizes) else None
+
+    @cached_property
+    def batch(self) -> Tensor:
+        """`[N]` int64: the cloud of each point."""
+        return ptr_to_batch(self.ptr, self.num_points)
+
+
+def ptr_to_batch(ptr: Tensor, num_points: int | None = None) -> Tensor:
+    """`[B+1]` offsets to the `[N]` cloud index of each point."""
+    clouds = torch.arange(ptr.numel() - 1, device=ptr.device)
+    return clouds.repeat_interleave(ptr.diff(), output_size=num_points)
+
+
+def batch_to_ptr(batch: Tensor, num_clouds: int | None = None) -> Tensor:
+    """`[N]` sorted cloud index of each point to `[B+1]` offsets.
+
+    Empty clouds at the end are invisible in `batch`; `num_clouds` says how many there are.
+
+    Raises:
+        ValueError: if `batch` is not a sorted vector of non-negative integers.
+    """
+    if batch.ndim != 1 or batch.dtype not in (torch.int64, torch.int32):
+        raise ValueError(
+            f"batch must be an int64 vector [N], got {batch.dtype} {list(batch.shape)}"
+        )
+    if batch.numel() and bool((batch.diff() < 0).any()):
+        at = int((batch.diff() < 0).nonzero()[0]) + 1
+        raise ValueError(
+            f"batch must be sorted, but batch[{at}]={int(batch[at])} follows "
+            f"{int(batch[at - 1])}; sort the points by cloud first"
+        )
+    if batch.numel() and int(batch[0]) < 0:
+        raise ValueError(f"batch must not be negative, got {int(batch[0])}")
+    seen = int(batch[-1]) + 1 if batch.numel() else 0
+    if num_clouds is not None and seen > num_clouds:
+        raise ValueError(f"batch names cloud {seen - 1}, but num_clouds={num_clouds}")
+    counts = torch.bincount(batch, minlength=num_clouds or 0)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
+def make_layout(ptr: "Tensor | Layout | None", num_points: int, device: torch.device) -> Layout:
+    """Check `ptr` against the number of points and bring its sizes to the host, once.
+
+    Args:
+        ptr: `[B+1]` int64 offsets, None for one cloud, or a `Layout`, which passes unchanged.
+        num_points: number of packed points N.
+        device: where the features are; `ptr` is moved there.
+
+    Raises:
+        ValueError: if `ptr` is no non-decreasing int64 vector from 0 to N.
+    """
+    if ptr is None:
+        return Layout(torch.tensor([0, num_points], device=device), (num_points,))
+    if isinstance(ptr, Layout):
+        if ptr.num_points != num_points:
+            raise ValueError(f"ptr must end at N={num_points}, got {ptr.num_points}")
+        return ptr
+    if ptr.ndim != 1 or ptr.numel() == 0 or ptr.dtype not in (torch.int64, torch.int32):
+        raise ValueError(
+            f"ptr must be an int64 vector [B+1] of offsets, got {ptr.dtype} {list(ptr.shape)}"
+        )
+    offsets = ptr.tolist()
+    sizes = tuple(end - start for start, end in pairwise(offsets))
+    if offsets[0] != 0:
+        raise ValueError(f"ptr must start at 0, got {offsets[0]}")
+    if any(n < 0 for n in sizes):
+        at = next(i for i, n in enumerate(sizes) if n < 0)
+        raise ValueError(
+            f"ptr must not decrease, but ptr[{at + 1}]={offsets[at + 1]} follows {offsets[at]}"
+        )
+    if offsets[-1] != num_points:
+        raise ValueError(f"ptr must end at N={num_points}, got {offsets[-1]}")
+    return Layout(ptr.to(device=device, dtype=torch.int64), sizes)
