@@ -80,4 +80,5 @@ class FlareBlock(nn.Module):
         """`[N, channels]` to `[N, channels]`."""
         layout = layout_of(x, self.conv.in_channels, ptr, batch)
         x = x + self.conv(self.norm1(x), layout)
-        return x + self.mlp(self.norm2(x))
+        x = x + self.mlp(self.norm2(x))
+        return x

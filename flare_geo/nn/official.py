@@ -15,7 +15,7 @@ transposed.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-RENAMES = [  # applied in this order; the first three turn older dialects into the current one
-    (r"^(_orig_mod\.|module\.)+", ""),
+Replacement = str | Callable[[re.Match[str]], str]
+COMPILED = r"^(_orig_mod\.|module\.)+"
+RENAMES: list[
+    tuple[str, Replacement]
+] = [  # applied in this order; the first three turn older dialects into the current one
+    (COMPILED, ""),
     (r"^(blocks\.\d+)\.ln(\d)\.", r"\1.norm\2."),
     (r"^out_proj\.(ln|mlp)\.", lambda m: f"out_proj.{'0' if m[1] == 'ln' else '1'}."),
     (r"^in_proj\.", "embed."),
@@ -72,7 +76,7 @@ def read_official(
         shadow = source.get("ema_shadow") if ema else {}
         if ema and not shadow:
             raise ValueError("the checkpoint has no averaged weights (ema_shadow); use ema=False")
-        clean = re.compile(RENAMES[0][0])  # type: ignore[arg-type]
+        clean = re.compile(COMPILED)
         raw = {clean.sub("", k): v for k, v in source["model_state"].items()}
         source = raw | {clean.sub("", k): v for k, v in (shadow or {}).items()}
     elif ema:
@@ -95,7 +99,7 @@ def convert_official(
     weights = {}
     for key, value in state.items():
         for pattern, replacement in RENAMES:
-            key = re.sub(pattern, replacement, key)  # type: ignore[arg-type]
+            key = re.sub(pattern, replacement, key)
         weights[key] = value
     strange = [k for k in weights if ".latent_blocks." in k or not k.startswith(OWN_PREFIXES)]
     if strange:

@@ -22,7 +22,7 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
 class Field(NamedTuple):
-    """One channel of a surrogate's input or output: where it is in `Data`, its name and its unit."""
+    """One channel of an input or output: its place in `Data`, its name, its unit."""
 
     field: str
     name: str
@@ -48,9 +48,8 @@ class Surrogate(nn.Module):
         - **returns** `[N, out]` in physical units
 
     Example:
-        >>> surrogate = Surrogate(
-        ...     Flare(2, 1), [Field("pos", "x", "m"), Field("pos", "y", "m")], [Field("y", "p", "Pa")]
-        ... )
+        >>> inputs = [Field("pos", "x", "m"), Field("pos", "y", "m")]
+        >>> surrogate = Surrogate(Flare(2, 1), inputs, [Field("y", "pressure", "Pa")])
         >>> surrogate(Data(pos=torch.rand(500, 2))).shape
         torch.Size([500, 1])
     """
@@ -139,7 +138,7 @@ class Surrogate(nn.Module):
         return result
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write `model.safetensors` and `config.json` into `folder`; both aside first, then renamed.
+        """Write `model.safetensors` and `config.json` into `folder`, aside first, then renamed.
 
         Raises:
             OSError: if the disk is full; a former checkpoint in the folder stays whole.
