@@ -1,0 +1,222 @@
+"""The small Darcy set of the neuraloperator library: flow through a two-phase medium."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.download import RemoteFile, fetch
+
+COMMIT = "93d3f0633e048c915004cd782cb339acf06e1157"
+BASE_URL = (
+    f"https://raw.githubusercontent.com/neuraloperator/neuraloperator/{COMMIT}"
+    "/neuralop/data/datasets/data/"
+)
+FILES = (
+    RemoteFile(
+        "darcy_train_16.pt",
+        1_280_999,
+        "0be662acdb1dab7dfd1a1da0b140e97f75cc94f98a14edcf768abe6968b3b418",
+    ),
+    RemoteFile(
+        "darcy_test_16.pt",
+        64_999,
+        "d2b19af9d4a6ae04ba2de54b8ecccc8b89766472faf6ce7f506c0b2a60f69a4c",
+    ),
+    RemoteFile(
+        "darcy_test_32.pt",
+        256_999,
+        "bcbd10622373e94df84a17fcdb72ac4317d76e024c2499d21fd1fd34d0742cfd",
+    ),
+)
+COUNTS = {("train", 16): 1000, ("test", 16): 50, ("test", 32): 50}
+
+
+class DarcyDataset(PackedDataset):
+    r"""Pressure in a unit square of two materials, on grids of 16 x 16 and 32 x 32 points.
+
+    **This is not the FNO benchmark.** It is the small set that the `neuraloperator
+    <https://github.com/neuraloperator/neuraloperator>`_ library carries for its examples (MIT,
+    "2023 NeuralOperator developers", 1.6 MB): another coefficient, another scale of the solution
+    and another resolution than ``piececonst_r421_N1024_smooth1.mat``. Errors on the one say
+    nothing about the other.
+
+    .. math:: -\nabla\cdot(a \nabla u) = 1 \text{ on } (0,1)^2, \qquad u = 0 \text{ on the boundary}
+
+    ``x`` is 1 where :math:`a` is high, 0 where it is low; solving again shows a contrast of 18 to
+    19 and a solution scaled by a constant (about 51 for :math:`a` = 1 where it is low), so
+    neither has a unit.
+
+    ::
+
+        root/darcy_train_16.pt   {"x": bool [1000, 16, 16], "y": float32 [1000, 16, 16]}
+        root/darcy_test_16.pt    likewise, 50 samples
+        root/darcy_test_32.pt    the same 50 samples at twice the resolution
+        root/processed/darcy_resolution{16,32}_num_val50_{train,val,test}.h5
+
+    ======  ==========================================  ===========
+    split   samples                                     resolution
+    ======  ==========================================  ===========
+    train   the training file less its last num_val     16
+    val     the last num_val of the training file       16
+    test    the test file, all 50                       16 or 32
+    ======  ==========================================  ===========
+
+    Point (i, j) of a grid lies at (i, j) / resolution, first index first: the samples begin on
+    the boundary and end one step before it, and index 2i of the fine grid is index i of the
+    coarse one. The files do not say so; it follows from the data (the mean solution vanishes at
+    step -0.02 and 16.01, and solving again misfits least with this spacing).
+
+    Args:
+        root: Folder of the files.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        transform: Applied to every case on access.
+        pre_transform: Applied to every case once, before it is packed.
+        pre_filter: Only cases for which this is true are packed.
+        force_reload: Pack again in any case.
+        log: Show progress (on a terminal) and say what is unusual.
+        resolution: 16, or 32 for the test split.
+        num_val: Training samples held out for validation, 0 to 999; 0 leaves ``val`` empty.
+
+    Shapes:
+        ``pos [r*r, 2]``, ``x [r*r, 1]`` 0 or 1, ``y [r*r, 1]``, ``face [3, 2(r-1)(r-1)]``
+        counter-clockwise, ``name`` like ``"test_0007"`` by sample index in its file.
+
+    Raises:
+        ValueError: no such resolution in that split, ``num_val`` out of range, or a file that is
+            not the expected one (also a pickle of anything but tensors).
+        FileNotFoundError: no files; says how to get them.
+
+    Example:
+        >>> DarcyDataset.download("data/darcy")
+        >>> test = DarcyDataset("data/darcy", "test", resolution=32)
+        >>> test[0]
+        Data(face=[3, 1922], pos=[1024, 2], x=[1024, 1], y=[1024, 1], name='test_0000')
+    """
+
+    name: ClassVar[str] = "darcy"
+    channels: ClassVar[dict[str, tuple[Channel, ...]]] = {
+        "pos": (
+            Channel("x", "1", "first coordinate in the unit square"),
+            Channel("y", "1", "second coordinate in the unit square"),
+        ),
+        "x": (Channel("a", "1", "coefficient: 1 where high, 0 where low"),),
+        "y": (Channel("u", "1", "solution, scaled by an unknown constant"),),
+    }
+    how_to_get: ClassVar[str] = "to fetch it (1.6 MB): flare-geo data download darcy --root {root}"
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        transform: Callable[[Data], Data] | None = None,
+        pre_transform: Callable[[Data], Data] | None = None,
+        pre_filter: Callable[[Data], bool] | None = None,
+        force_reload: bool = False,
+        log: bool = True,
+        *,
+        resolution: int = 16,
+        num_val: int = 50,
+    ) -> None:
+        if not 0 <= num_val < COUNTS["train", 16]:
+            raise ValueError(f"num_val must be 0 to 999, got {num_val}")
+        if resolution not in (16, 32):
+            raise ValueError(f"darcy has resolutions 16 and 32 (test only), got {resolution}")
+        if resolution == 32 and split in ("train", "val"):
+            raise ValueError(f"darcy has resolution 32 for the test split only, not for '{split}'")
+        self.resolution, self.num_val = resolution, num_val
+        super().__init__(root, split, transform, pre_transform, pre_filter, force_reload, log)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Resolution and number of validation samples."""
+        return {"resolution": self.resolution, "num_val": self.num_val}
+
+    @classmethod
+    def download(cls, root: str | Path, base_url: str = BASE_URL, log: bool = True) -> None:
+        """Fetch the three files from the neuraloperator repository into ``root``.
+
+        Files that are there and right are kept; others are complete and right when they appear.
+
+        Args:
+            root: Folder for the files.
+            base_url: Where to take them from.
+            log: Say size and licence first, show progress on a terminal.
+
+        Raises:
+            OSError: the server cannot be reached.
+            ValueError: it sends something else.
+        """
+        if log:
+            size = sum(file.size for file in FILES) / 1e6
+            print(
+                f"darcy: {len(FILES)} files, {size:.1f} MB, MIT licence (2023 NeuralOperator "
+                f"developers), from {base_url}",
+                file=sys.stderr,
+            )
+        for file in FILES:
+            fetch(file, base_url, Path(root).expanduser(), log)
+
+    def raw_files(self) -> list[Path]:
+        """The one file this split lies in."""
+        return [self.find_raw(f"darcy_{self._part}_{self.resolution}.pt")]
+
+    def read(self) -> Iterator[Data]:
+        """The samples of the split."""
+        count = COUNTS[self._part, self.resolution]
+        x, y = _load(self.raw_files()[0], (count, self.resolution, self.resolution))
+        pos, face = grid(self.resolution)
+        start = count - self.num_val if self.split == "val" else 0
+        end = count - self.num_val if self.split == "train" else count
+        for i in range(start, end):
+            yield Data(
+                pos=pos.clone(),
+                x=x[i].reshape(-1, 1).float(),  # [r * r, 1]
+                y=y[i].reshape(-1, 1),
+                face=face.clone(),
+                name=f"{self._part}_{i:04d}",
+            )
+
+    @property
+    def _part(self) -> str:
+        return "test" if self.split == "test" else "train"
+
+
+def grid(resolution: int) -> tuple[Tensor, Tensor]:
+    """Points at (i, j) / r, the last index fastest, and two triangles for every square of four.
+
+    Shapes:
+        ``pos [r*r, 2]``, ``face [3, 2(r-1)(r-1)]`` counter-clockwise.
+    """
+    step = torch.arange(resolution)
+    pos = torch.cartesian_prod(step, step).float() / resolution
+    corner = (step[:-1, None] * resolution + step[:-1]).flatten()
+    first, second = corner + resolution, corner + 1  # one step along each axis
+    lower = torch.stack([corner, first, first + 1])
+    upper = torch.stack([corner, first + 1, second])
+    return pos, torch.cat([lower, upper], dim=1)
+
+
+def _load(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    advice = "get it again: flare-geo data download darcy --root ROOT"
+    with path.open("rb") as file:
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except (UnpicklingError, RuntimeError, EOFError, OSError):
+            content = None
+    if content is None:
+        raise ValueError(f"{path} is not a file of plain tensors; {advice}")
+    for key, dtype in (("x", torch.bool), ("y", torch.float32)):
+        value = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(value, Tensor) or value.dtype != dtype or value.shape != shape:
+            got = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else "none"
+            raise ValueError(f"{path}: expected '{key}' {dtype} {list(shape)}, got {got}; {advice}")
+    return content["x"], content["y"]

@@ -1,0 +1,1 @@
+"""The command `flare-geo`: one file, one verb, one typed function."""

@@ -1,0 +1,166 @@
+"""`flare-geo evaluate`: the errors of a run, case by case and in summary."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+from tqdm import tqdm
+
+from flare_geo.cli.run import Which, check_targets, open_checkpoint, open_data, source_of
+from flare_geo.datasets import PackedDataset
+from flare_geo.files import write_aside
+from flare_geo.metrics import max_error, r2_score, relative_l1, relative_l2
+from flare_geo.nn import Surrogate
+from flare_geo.provenance import provenance
+
+METRICS = {
+    "rel_l2": relative_l2,
+    "rel_l1": relative_l1,
+    "max_error": max_error,
+    "r2": r2_score,
+}
+
+
+def evaluate(
+    run: Path,
+    split: str = "test",
+    checkpoint: Which | None = None,
+    data: dict[str, Any] | None = None,
+    device: str = "auto",
+    rows: int = 10,
+) -> dict[str, Any]:
+    """Print and write a table of errors, one row a case, and a summary.
+
+    The table goes to `RUN/evaluation/SPLIT.csv`, the summary with versions, device and git revision
+    to `SPLIT.json`. Relative errors are fractions of the field's own norm in that case; the largest
+    error is in the field's unit. The line "training mean" is the error of predicting the mean of
+    the training targets everywhere.
+
+    Args:
+        run: folder of the run.
+        split: which split.
+        checkpoint: "best" or "last"; the best one there is if not given.
+        data: options of the data set to change, as in `--data.root FOLDER`.
+        device: "auto", "cpu", "cuda".
+        rows: how many of the cases to print; the CSV holds all.
+
+    Returns:
+        The summary.
+    """
+    surrogate = open_checkpoint(run, checkpoint).to(choose_device(device))
+    dataset = open_data(run, split, data)
+    table = [row for row, _ in case_errors(surrogate, dataset)]
+    changed = "".join(f"_{k}-{v}" for k, v in (data or {}).items() if k != "root")
+    target = run / "evaluation" / f"{split}{changed}"
+    summary = summarise(table, surrogate, dataset) | {
+        "run": str(run),
+        "checkpoint": checkpoint or "best if there is one",
+        "split": split,
+        "data_options": data or {},
+        **provenance(surrogate.input_scaler.mean.device),
+    }
+    with (
+        write_aside(target.with_name(target.name + ".csv")) as aside,
+        aside.open("w", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, list(table[0]))
+        writer.writeheader()
+        writer.writerows(table)
+    with write_aside(target.with_name(target.name + ".json")) as aside:
+        aside.write_text(json.dumps(summary, indent=2) + "\n")
+    _print(table, summary, surrogate, rows)
+    print(f"table: {target}.csv   summary: {target}.json")
+    return summary
+
+
+def case_errors(
+    surrogate: Surrogate, dataset: PackedDataset
+) -> Iterator[tuple[dict[str, Any], Data]]:
+    """Row by row: the errors of a case, and the case with its prediction `pred`."""
+    check_targets(surrogate, dataset)
+    if len(dataset) == 0:
+        raise ValueError(f"{dataset.name}: the split '{dataset.split}' has no cases")
+    source = source_of(dataset)
+    mean = surrogate.output_scaler.mean.cpu()
+    for index in tqdm(range(len(dataset)), desc=dataset.split, leave=False, disable=None):
+        data = surrogate.predict(dataset[index])
+        row = {
+            "case": data.name,
+            "index": index,
+            "points": data.pos.shape[0],
+            "source": source,
+            **{name: float(metric(data.pred, data.y)) for name, metric in METRICS.items()},
+            "rel_l2_training_mean": float(relative_l2(mean.expand_as(data.y), data.y)),
+        }
+        yield row, data
+
+
+def summarise(
+    table: list[dict[str, Any]], surrogate: Surrogate, dataset: PackedDataset
+) -> dict[str, Any]:
+    """Mean, median and worst of every metric over the cases."""
+    summary: dict[str, Any] = {
+        "dataset": dataset.name,
+        "source": source_of(dataset),
+        "cases": len(table),
+        "channels": [f"{f.name} [{f.unit}]" for f in surrogate.outputs],
+    }
+    for name in (*METRICS, "rel_l2_training_mean"):
+        values = torch.tensor([row[name] for row in table], dtype=torch.float64)
+        worst: Tensor = values.min() if name == "r2" else values.max()
+        summary[name] = {
+            "mean": float(values.mean()),
+            "median": float(values.median()),
+            "worst": float(worst),
+        }
+    return summary
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; "auto" is the GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device must be auto, cpu or cuda, got '{name}'") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda was asked for, but torch sees no GPU")
+    return device
+
+
+def _print(
+    table: list[dict[str, Any]], summary: dict[str, Any], surrogate: Surrogate, rows: int
+) -> None:
+    unit = surrogate.outputs[0].unit
+    generated = ", generated data" if summary["source"] == "generated" else ""
+    print(
+        f"{summary['dataset']}{generated}: {summary['cases']} cases of split {summary['split']}, "
+        f"{', '.join(summary['channels'])}"
+    )
+    width = max(8, *(len(str(row["case"])) for row in table[:rows]))
+    head = f"{'case':{width}}  {'points':>8}  {'rel. L2':>9}  {'rel. L1':>9}  "
+    print(head + f"{f'max [{unit}]':>12}  {'R2':>8}")
+    for row in table[:rows]:
+        print(
+            f"{row['case']:{width}}  {row['points']:8d}  {row['rel_l2']:9.5f}  "
+            f"{row['rel_l1']:9.5f}  {row['max_error']:12.5g}  {row['r2']:8.5f}"
+        )
+    if len(table) > rows:
+        print(f"... {len(table) - rows} more in the CSV")
+    for kind in ("mean", "median", "worst"):
+        print(
+            f"{kind:{width}}  {'':8}  {summary['rel_l2'][kind]:9.5f}  "
+            f"{summary['rel_l1'][kind]:9.5f}  {summary['max_error'][kind]:12.5g}  "
+            f"{summary['r2'][kind]:8.5f}"
+        )
+    baseline = summary["rel_l2_training_mean"]["mean"]
+    print(
+        f"predicting the training mean gives {baseline:.5f} relative L2; "
+        f"the surrogate has {summary['rel_l2']['mean'] / baseline:.3f} of that"
+    )

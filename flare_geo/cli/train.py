@@ -1,0 +1,228 @@
+"""`flare-geo train`: a surrogate from a YAML and flags."""
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
+
+from flare_geo.datasets import PackedDataset
+from flare_geo.files import write_aside
+from flare_geo.nn import Flare, Surrogate
+from flare_geo.provenance import provenance
+from flare_geo.train.checkpoint import SafeCheckpointIO, SaveBest
+from flare_geo.train.data import SplitsDataModule, fields_of, fit_scalers
+from flare_geo.train.module import SurrogateModule
+from flare_geo.train.progress import History, RunProgress
+
+WHERE_NOT_WHAT = ("run", "config", "num_workers", "accelerator", "devices", "strategy", "num_nodes")
+QUIET = [  # Lightning's advice that does not apply to packed batches or to a CPU
+    ".*does not have many workers.*",
+    ".*GPU available but not used.*",
+    ".*number of training batches.*smaller than the logging interval.*",
+    ".*Checkpoint directory.*exists and is not empty.*",
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+]
+
+
+def train(
+    data: PackedDataset,
+    run: Path,
+    model: Callable[[int, int], nn.Module] = Flare,
+    epochs: int = 100,
+    batch_size: int = 4,
+    lr: float = 1e-3,
+    weight_decay: float = 1e-5,
+    eps: float = 1e-8,
+    pct_start: float = 0.1,
+    div_factor: float = 1e4,
+    final_div_factor: float = 1e4,
+    clip: float = 1.0,
+    accumulate: int = 1,
+    ema: float | None = None,
+    raw: list[Literal["pos", "x", "y"]] | None = None,
+    val_every: int = 1,
+    seed: int = 0,
+    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true",
+    accelerator: str = "auto",
+    devices: int | str = "auto",
+    strategy: str = "auto",
+    num_nodes: int = 1,
+    num_workers: int = 0,
+    resolved: str = "",
+) -> Path:
+    """Train a surrogate; a run that was cut off is continued by the same command.
+
+    Args:
+        data: the data set; its training split is fitted, its validation split, where it has one,
+            chooses the checkpoint `best`.
+        run: folder of the run; made if it is not there, continued if it is.
+        model: the model, called with the numbers of input and output channels.
+        epochs: passes over the training split.
+        batch_size: clouds a batch and process.
+        lr: peak learning rate of AdamW under a cosine one-cycle schedule.
+        weight_decay: of the weights of linear layers; biases, norms and latents do not decay.
+        eps: of Adam.
+        pct_start: share of the steps in which the rate rises.
+        div_factor: peak rate over first rate.
+        final_div_factor: first rate over last rate.
+        clip: largest norm of the gradient; 0 for none.
+        accumulate: batches a step.
+        ema: decay of an exponential moving average of the weights, which is then what is validated
+            and saved.
+        raw: fields that are not standardised.
+        val_every: epochs between validations.
+        seed: of the weights, the order of the batches and all else that is random.
+        precision: of the computation.
+        accelerator: "auto", "cpu", "gpu".
+        devices: how many, or "auto".
+        strategy: Lightning's, "ddp" for several GPUs.
+        num_nodes: machines.
+        num_workers: loading processes.
+        resolved: the configuration as YAML, kept in the run's `config.yaml`; the command line
+            fills it in.
+
+    Returns:
+        The folder of the run.
+
+    Raises:
+        FileNotFoundError: if the data are not there; says how to get them.
+        ValueError: if an option does not fit, or the run folder holds a run with other options.
+    """
+    _quieten()
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}")
+    if _is_complete(run, resolved):
+        print(f"{run} is trained already: choose another --run, or delete it, to train anew")
+        return run
+    seed_everything(seed, verbose=False)
+    surrogate = make_surrogate(model, data, tuple(raw or ()))
+    callbacks: list[Callback] = [
+        SaveBest(run / "best"),
+        History(run / "metrics.csv"),
+        RunProgress(),
+        ModelCheckpoint(run, "last", enable_version_counter=False),
+    ]
+    if ema is not None:
+        callbacks.append(EMAWeightAveraging(decay=ema))
+    splits = SplitsDataModule(data, batch_size=batch_size, num_workers=num_workers, seed=seed)
+    trainer = Trainer(
+        max_epochs=epochs,
+        accelerator=accelerator,
+        devices=devices,
+        strategy=strategy,
+        num_nodes=num_nodes,
+        precision=precision,
+        gradient_clip_val=clip or None,
+        accumulate_grad_batches=accumulate,
+        check_val_every_n_epoch=val_every,
+        num_sanity_val_steps=0,
+        callbacks=callbacks,
+        plugins=[SafeCheckpointIO()],
+        logger=TensorBoardLogger(run, name="tensorboard", version=""),
+        default_root_dir=run,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    if trainer.is_global_zero:
+        _announce(run, data, surrogate, splits, trainer)
+        if resolved:
+            with write_aside(run / "config.yaml") as aside:
+                aside.write_text(resolved)
+    module = SurrogateModule(
+        surrogate,
+        lr=lr,
+        weight_decay=weight_decay,
+        eps=eps,
+        pct_start=pct_start,
+        div_factor=div_factor,
+        final_div_factor=final_div_factor,
+        seed=seed,
+    )
+    state = run / "last.ckpt"
+    with warnings.catch_warnings():
+        for message in QUIET:
+            warnings.filterwarnings("ignore", message)
+        trainer.fit(module, splits, ckpt_path=state if state.is_file() else None)
+    if trainer.is_global_zero:
+        surrogate.save_pretrained(run / "last")
+        _draw_curve(run)
+    return run
+
+
+def make_surrogate(
+    model: Callable[[int, int], nn.Module], data: PackedDataset, raw: tuple[str, ...] = ()
+) -> Surrogate:
+    """A fresh model between the channels of a data set, its scalers fitted on the split given."""
+    inputs, outputs = fields_of(data)
+    info = {
+        "dataset": {"name": data.name, "source": data.source},
+        "provenance": provenance(),
+    }
+    surrogate = Surrogate(model(len(inputs), len(outputs)), inputs, outputs, info=info)
+    fit_scalers(surrogate, data, raw)
+    return surrogate
+
+
+def _is_complete(run: Path, resolved: str) -> bool:
+    """Whether the run has ended; a ValueError if it is a run with other options."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        return False
+    if resolved and (run / "last.ckpt").is_file():
+        before, now = (_flat(yaml.safe_load(text)) for text in (path.read_text(), resolved))
+        for key in sorted(before.keys() | now.keys()):
+            if key.split(".")[0] not in WHERE_NOT_WHAT and before.get(key) != now.get(key):
+                raise ValueError(
+                    f"{run} holds a run with {key}={before.get(key)}, now it is {now.get(key)}: "
+                    "choose another --run, or delete the folder"
+                )
+    return (run / "last" / "config.json").is_file()
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {
+        k: v
+        for key, value in tree.items()
+        for k, v in _flat(value, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
+
+
+def _announce(
+    run: Path,
+    data: PackedDataset,
+    surrogate: Surrogate,
+    splits: SplitsDataModule,
+    trainer: Trainer,
+) -> None:
+    held_out = 0 if splits.validation is None else len(splits.validation)
+    parameters = sum(p.numel() for p in surrogate.parameters())
+    generated = " (generated data)" if data.source.get("generated") else ""
+    print(
+        f"{data.name}{generated}: {len(data)} training and {held_out} validation cases; "
+        f"{type(surrogate.model).__name__} with {parameters:,} parameters on "
+        f"{trainer.strategy.root_device}; run folder {run}",
+        flush=True,
+    )
+
+
+def _draw_curve(run: Path) -> None:
+    from flare_geo.viz import plot_learning_curves
+
+    plot_learning_curves(run / "metrics.csv", run / "learning_curve.png")
+
+
+def _quieten() -> None:
+    """Lightning's greetings and tips go; its warnings and errors stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    torch.set_float32_matmul_precision("highest")

@@ -1,0 +1,1 @@
+"""Training with Lightning: module, data module, callbacks, optimiser. Needs the extra `train`."""

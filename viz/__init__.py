@@ -1,0 +1,25 @@
+"""Pictures of fields on meshes: paint a prediction back onto the geometry it belongs to.
+
+Every function takes a PyG `Data` (or a pyvista mesh) and arrays, never a model, draws off-screen
+on any machine, returns the picture as uint8 `[height, width, 3]` and writes it where `path` says.
+
+Needs pyvista and matplotlib, which are imported when a picture is made:
+`pip install "flare-geo[viz]"`.
+"""
+
+from flare_geo.viz.compare import Comparison, plot_comparison, plot_comparison_grid
+from flare_geo.viz.convert import from_pyvista, to_pyvista
+from flare_geo.viz.curves import plot_learning_curves
+from flare_geo.viz.displacement import plot_displacement
+from flare_geo.viz.field import plot_field
+
+__all__ = [
+    "Comparison",
+    "from_pyvista",
+    "plot_comparison",
+    "plot_comparison_grid",
+    "plot_displacement",
+    "plot_field",
+    "plot_learning_curves",
+    "to_pyvista",
+]

@@ -1,0 +1,143 @@
+"""A deformed shape beside the undeformed one."""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from flare_geo.viz import page as pages
+from flare_geo.viz import theme
+from flare_geo.viz.convert import as_mesh
+from flare_geo.viz.field import framed
+from flare_geo.viz.scene import View, draw, edges, outer, scene
+from flare_geo.viz.values import field_scale, find_values, magnitude, per_row
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
+
+
+def plot_displacement(
+    mesh_or_data: Any,
+    displacement: Any = None,
+    *,
+    scale: float | Literal["auto"] = "auto",
+    component: Literal["x", "y", "z"] | None = None,
+    label: str = "displacement",
+    clim: Sequence[float] | None = None,
+    cmap: "str | Colormap | None" = None,
+    path: str | os.PathLike[str] | None = None,
+    show_edges: bool = False,
+    title: str | None = None,
+    note: str | None = None,
+    view: View = None,
+) -> np.ndarray:
+    """Draw the deformed shape x + scale u(x), coloured by |u|, with the undeformed outline.
+
+    The outline is the boundary and the sharp edges of the shape, or its bounding box where there
+    are none or too many to see anything (spheres, voxels, point clouds).
+    The magnification is written into the picture; the colours always show u itself.
+
+    Args:
+        mesh_or_data: a pyvista mesh or a PyG `Data`.
+        displacement: u `[n, d]` of every point, in the unit of the points; a string names a field,
+            None takes `data.y`. A row that is not finite stays where it is, in the NaN colour.
+        scale: magnification; "auto" chooses 1, 2 or 5 times a power of ten that moves the point
+            that moves most by about a tenth of the size of the mesh, and 1 where it does so alone.
+        component: colour by one component of u instead of its length.
+        label: quantity and unit of the colour bar; the component is added to it.
+        clim: (low, high) of the colour bar, in the unit of u.
+        cmap: matplotlib colour map; None chooses by quantity, as in `plot_field`.
+        path: a `.png` file to write.
+        show_edges: draw the mesh lines.
+        title: one line above the picture.
+        note: one small line below it.
+        view: as in `plot_field`; the undeformed shape is kept in sight too.
+
+    Returns:
+        The picture, uint8 `[height, width, 3]`.
+
+    Raises:
+        ValueError: `displacement` is not one vector per point, or `scale` is not finite.
+
+    Example::
+
+        plot_displacement(data, data.pred, label="displacement [mm]", path="warped.png")
+    """
+    if path is not None:
+        pages.checked_path(path, (".png",))
+    mesh = as_mesh(mesh_or_data)
+    moved, association = per_row(
+        mesh, find_values(mesh_or_data, mesh, displacement), "displacement"
+    )
+    if association != "point" or moved.ndim != 2:
+        raise ValueError(
+            f"displacement must be one vector per point [{mesh.n_points}, 2|3], "
+            f"got {list(moved.shape)}"
+        )
+    if moved.shape[1] == 2:
+        moved = np.column_stack([moved, np.zeros(len(moved))])
+    if component is None:
+        colored = magnitude(moved)
+    else:
+        colored = moved[:, _axis(component)]
+        name, unit = pages.split_label(label)
+        label = f"{name}, {component} [{unit}]" if unit else f"{name}, {component}"
+    steps = np.where(np.isfinite(moved).all(axis=1, keepdims=True), moved, 0.0)
+    largest = float(np.linalg.norm(steps, axis=1).max())
+    factor = magnification(largest, mesh.length) if scale == "auto" else float(scale)
+    if not np.isfinite(factor):
+        raise ValueError(f"scale must be 'auto' or a finite number, got {scale}")
+
+    warped = warp(mesh, steps, factor)
+    ready = scene(warped, view, theme.FIELD_PANEL, also=np.asarray(mesh.points, dtype=float))
+    colors = field_scale(colored, clim=clim, cmap=cmap)
+    before = edges(outer(mesh), sharp=not ready.frame.flat)
+    panel = draw(
+        ready,
+        colored,
+        "point",
+        colors,
+        show_edges=show_edges,
+        ghost=before if before.n_cells else mesh.outline(),
+    )
+    return framed(
+        panel,
+        scale=colors,
+        label=label,
+        title=title,
+        subtitle=f"deformation × {factor:g}    {pages.extremes(colored, colors, label)}",
+        note=note,
+        path=path,
+    )
+
+
+def warp(mesh: Any, displacement: np.ndarray, factor: float) -> Any:
+    """Return a copy of a mesh with its points moved: x + factor u(x); u `[n, 3]`, same unit."""
+    pv = theme.import_pyvista()
+    if not isinstance(mesh, pv.PolyData | pv.UnstructuredGrid | pv.StructuredGrid):
+        mesh = mesh.cast_to_unstructured_grid()  # points of an image or rectilinear grid are fixed
+    warped = mesh.copy()
+    warped.points = np.asarray(mesh.points, dtype=float) + factor * displacement
+    return warped
+
+
+def magnification(largest: float, size: float) -> float:
+    """Round magnification that shows a displacement of `largest` on a mesh of `size`.
+
+    1, 2 or 5 times a power of ten, at most a tenth of the size; never less than 1, and 1 for a
+    displacement of zero.
+    """
+    if largest <= 0 or size <= 0:
+        return 1.0
+    wanted = 0.1 * size / largest
+    if wanted <= 1:
+        return 1.0
+    power = 10.0 ** np.floor(np.log10(wanted))
+    return float(max(step * power for step in (1, 2, 5) if step * power <= wanted * (1 + 1e-9)))
+
+
+def _axis(component: str) -> int:
+    if component not in ("x", "y", "z"):
+        raise ValueError(f"component must be 'x', 'y', 'z' or None, got {component!r}")
+    return "xyz".index(component)

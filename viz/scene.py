@@ -1,0 +1,262 @@
+"""A mesh in front of a camera: everything of a picture that VTK draws, and nothing else.
+
+Text and colour bars are not VTK's: `page.py` sets them beside the pixels made here.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flare_geo.viz import theme
+from flare_geo.viz.values import Association, ColorScale
+
+if TYPE_CHECKING:
+    import pyvista as pv
+
+View = str | tuple[float, float, float] | None
+_POINT, _CELL = "flare_geo_point", "flare_geo_cell"
+
+# Direction towards the eye and the direction that is up in the picture.
+VIEWS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+    "iso": (theme.ISOMETRIC, (0, 0, 1)),
+    "x": ((1, 0, 0), (0, 0, 1)),
+    "-x": ((-1, 0, 0), (0, 0, 1)),
+    "y": ((0, 1, 0), (0, 0, 1)),
+    "-y": ((0, -1, 0), (0, 0, 1)),
+    "z": ((0, 0, 1), (0, 1, 0)),
+    "-z": ((0, 0, -1), (0, 1, 0)),
+}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A parallel camera that fits given points: no perspective, so lengths can be compared."""
+
+    centre: np.ndarray  # [3]
+    up: np.ndarray  # [3] unit vectors
+    towards: np.ndarray
+    size: tuple[int, int]  # of the panel, pixels
+    pixel: float  # side of one pixel in mesh units
+    flat: bool  # the points lie in one plane that faces the camera
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A mesh made ready once, to be painted with as many fields as wanted by `draw`."""
+
+    surface: "pv.PolyData"  # faces, or points only; knows which point and cell it came from
+    outline: "pv.PolyData"  # boundary and sharp edges, possibly none
+    frame: Frame
+    ball: float  # diameter of the balls of a point cloud in mesh units, 0 for a mesh
+
+
+def scene(
+    mesh: "pv.DataSet",
+    view: View,
+    largest: tuple[int, int],
+    *,
+    also: np.ndarray | None = None,
+) -> Scene:
+    """Extract what can be seen of `mesh` and fit a camera; `mesh` itself is left alone.
+
+    Args:
+        mesh: any pyvista data set with points.
+        view: see `fit`.
+        largest: most pixels (width, height); the panel takes the shape of what is seen.
+        also: `[k, 3]` more points that must be seen.
+    """
+    pv = theme.import_pyvista()
+    points = np.asarray(mesh.points, dtype=float)
+    seen = points if also is None else np.concatenate([points, also])
+    bare = mesh.copy(deep=False)
+    bare.clear_data()
+    bare.point_data[_POINT] = np.arange(mesh.n_points)
+    bare.cell_data[_CELL] = np.arange(mesh.n_cells)
+    surface = outer(bare)
+    if surface.GetNumberOfPolys() == 0:
+        frame = fit(seen, view, largest)
+        share = frame.size[0] * frame.size[1] / len(points)  # pixels per point, if spread evenly
+        ball = max(0.9 * spacing(points), 0.6 * share**0.5 * frame.pixel)
+        ball = min(max(ball, 4 * frame.pixel), 100 * frame.pixel)  # OpenGL's limit is near 200
+        return Scene(surface, pv.PolyData(), fit(seen, view, largest, around=0.5 * ball), ball)
+
+    frame = fit(seen, view, largest)
+    outline = edges(surface, sharp=not frame.flat)
+    if not frame.flat:
+        surface = surface.compute_normals(
+            cell_normals=False,
+            split_vertices=True,
+            feature_angle=theme.FEATURE_ANGLE,
+            consistent_normals=False,
+        )
+    return Scene(surface, outline, frame, ball=0.0)
+
+
+def draw(
+    ready: Scene,
+    values: np.ndarray | None = None,
+    association: Association = "point",
+    scale: ColorScale | None = None,
+    *,
+    show_edges: bool = False,
+    ghost: "pv.PolyData | None" = None,
+) -> np.ndarray:
+    """Render one panel.
+
+    Args:
+        ready: from `scene`.
+        values: one number per point or cell of the mesh given to `scene`; None draws it plain.
+        association: what the rows of `values` are.
+        scale: how numbers become colours.
+        show_edges: draw the mesh lines.
+        ghost: thin lines for comparison, such as the outline of the undeformed shape.
+
+    Returns:
+        uint8 `[height, width, 3]`.
+    """
+    frame, surface, n = ready.frame, ready.surface.copy(deep=False), theme.SAMPLES
+    look: dict[str, Any] = {"show_scalar_bar": False, "copy_mesh": False}
+    # Colours of a flat mesh are exactly those of the bar; shading is for the shape of solids.
+    look |= {"lighting": not frame.flat, "specular": 0.0}
+    if values is None or scale is None:
+        look |= {"color": theme.SOLID, "ambient": 0.45, "diffuse": 0.55}
+    else:
+        data = surface.point_data if association == "point" else surface.cell_data
+        rows = np.asarray(data[_POINT if association == "point" else _CELL])
+        data["field"] = values[rows]
+        look |= {"scalars": "field", "preference": association, "nan_color": theme.NAN}
+        look |= {"cmap": scale.cmap, "clim": [scale.low, scale.high]}
+        look |= (
+            {"ambient": 1.0, "diffuse": 0.0} if frame.flat else {"ambient": 0.62, "diffuse": 0.4}
+        )
+    if ready.ball:
+        look |= {"style": "points", "render_points_as_spheres": True}
+        look |= {"point_size": n * ready.ball / frame.pixel}
+    elif show_edges:
+        look |= {"show_edges": True, "edge_color": theme.INK, "edge_opacity": 0.35}
+        look |= {"line_width": n}
+    if not frame.flat:
+        look |= {"interpolation": "gouraud"}
+
+    reach = max(surface.length, max(frame.size) * frame.pixel)
+    line: dict[str, Any] = {"lighting": False, "copy_mesh": False}
+    width, height = frame.size
+    with theme.offscreen_plotter((n * width, n * height)) as plotter:
+        plotter.add_mesh(surface, **look)
+        if ready.outline.n_cells and not show_edges:
+            lifted = ready.outline.translate(1e-3 * reach * frame.towards)
+            plotter.add_mesh(lifted, color=theme.OUTLINE, line_width=1.5 * n, opacity=0.7, **line)
+        if ghost is not None and ghost.n_cells:
+            lifted = ghost.translate(1e-3 * reach * frame.towards)
+            plotter.add_mesh(lifted, color=theme.UNDEFORMED, line_width=1.5 * n, **line)
+        plotter.camera.focal_point = frame.centre
+        plotter.camera.position = frame.centre + 2 * reach * frame.towards
+        plotter.camera.up = frame.up
+        plotter.camera.parallel_scale = 0.5 * height * frame.pixel
+        plotter.renderer.reset_camera_clipping_range()
+        image = np.asarray(plotter.screenshot(None, return_img=True))  # [n height, n width, 3]
+    total = np.full((height, width, 3), n * n // 2, dtype=np.uint16)
+    for i in range(n):
+        for j in range(n):
+            total += image[i::n, j::n, :3]
+    return (total // (n * n)).astype(np.uint8)
+
+
+def fit(points: np.ndarray, view: View, largest: tuple[int, int], *, around: float = 0.0) -> Frame:
+    """Fit a camera and a panel to `points [n, 3]`.
+
+    Args:
+        points: everything that shall be seen.
+        view: one of "iso", "x", "-x", "y", "-y", "z", "-z" (the side the eye is on), or a vector
+            towards the eye. None looks straight onto points that lie in a plane of two axes
+            (x to the right and y up in the xy plane), and isometrically onto all others.
+        largest: most pixels (width, height).
+        around: room left around the points, in mesh units.
+
+    Raises:
+        ValueError: an unknown view.
+    """
+    low, high = points.min(axis=0), points.max(axis=0)
+    thin = high - low <= 1e-6 * float(np.max(high - low))
+    if view is None:
+        view = ("x", "-y", "z")[int(np.flatnonzero(thin)[-1])] if thin.any() else "iso"
+    up, towards = _axes(view)
+    axes = np.stack([np.cross(up, towards), up, towards])  # right, up, towards the eye
+    middle = 0.5 * (low + high)
+    seen = (points - middle) @ axes.T  # [n, 3]
+    near, far = seen.min(axis=0), seen.max(axis=0)
+    centre = middle + 0.5 * (near + far) @ axes
+    width, height, depth = far - near
+    flat = bool(depth <= 1e-6 * max(width, height))
+
+    tiny = 1e-3 * max(float(np.abs(points).max()), 1.0)  # a single point still has a size
+    width, height = max(width + 2 * around, tiny), max(height + 2 * around, tiny)
+    room = [most - 2 * theme.PADDING for most in largest]
+    pixel = max(width / room[0], height / room[1])
+    sides = [
+        min(max(2 * round(side / pixel / 2) + 2 * theme.PADDING, theme.SMALLEST_PANEL), most)
+        for side, most in zip((width, height), largest)
+    ]
+    return Frame(centre, up, towards, (sides[0], sides[1]), float(pixel), flat)
+
+
+def outer(mesh: "pv.DataSet") -> "pv.PolyData":
+    """The surface of a solid mesh; a surface as it is. Point and cell data are kept."""
+    pv = theme.import_pyvista()
+    if isinstance(mesh, pv.PolyData):
+        return mesh
+    from vtkmodules.vtkFiltersGeometry import vtkDataSetSurfaceFilter  # pyvista renames its options
+
+    surface = vtkDataSetSurfaceFilter()
+    surface.SetInputData(mesh)
+    surface.Update()
+    return pv.wrap(surface.GetOutput())
+
+
+def edges(mesh: "pv.PolyData", *, sharp: bool) -> "pv.PolyData":
+    """Boundary edges of a surface, and with `sharp` those between faces that meet at an angle.
+
+    None where they would cover the picture, as on a part made of voxels.
+    """
+    pv = theme.import_pyvista()
+    found = (
+        pv.PolyData(mesh.points, faces=mesh.faces)
+        .clean()
+        .extract_feature_edges(
+            theme.FEATURE_ANGLE, non_manifold_edges=False, feature_edges=sharp, manifold_edges=False
+        )
+    )
+    if found.n_cells == 0:
+        return found
+    ends = found.points[found.lines.reshape(-1, 3)[:, 1:]]  # [e, 2, 3]
+    length = float(np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1).sum())
+    return found if length <= theme.MOST_OUTLINE * mesh.length else pv.PolyData()
+
+
+def spacing(points: np.ndarray) -> float:
+    """Distance to the nearest neighbour that three quarters of a sample of points do not exceed."""
+    from scipy.spatial import KDTree
+
+    if len(points) < 2:
+        return 1.0
+    sample = points[:: max(1, len(points) // 5000)]
+    distance, _ = KDTree(points).query(sample, k=2)
+    return float(np.quantile(distance[:, 1], 0.75))
+
+
+def _axes(view: "str | tuple[float, float, float]") -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors that are up in the picture and point towards the eye."""
+    if isinstance(view, str):
+        if view not in VIEWS:
+            raise ValueError(f"view must be one of {', '.join(VIEWS)} or a vector, got '{view}'")
+        eye, above = VIEWS[view]
+    else:
+        eye, above = view, (0.0, 0.0, 1.0)
+        if len(eye) != 3 or not np.linalg.norm(eye) > 0:
+            raise ValueError(f"view must be a vector of three numbers, not all zero, got {view}")
+        if np.linalg.norm(np.cross(above, eye)) < 1e-6 * np.linalg.norm(eye):
+            above = (0.0, 1.0, 0.0)
+    towards = np.asarray(eye, dtype=float) / np.linalg.norm(eye)
+    up = np.asarray(above) - np.dot(above, towards) * towards
+    return up / np.linalg.norm(up), towards
