@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
-from uuid import uuid4
 
 from tqdm import tqdm
+
+from flare_geo.files import write_aside
 
 BLOCK_BYTES = 2**20
 
@@ -51,13 +51,13 @@ def fetch(file: RemoteFile, base_url: str, folder: Path, log: bool = True) -> Pa
                 return target
     folder.mkdir(parents=True, exist_ok=True)
     url = f"{base_url.rstrip('/')}/{quote(file.name)}"
-    aside = folder / f".{file.name}.{uuid4().hex}.tmp"
     digest, received = hashlib.sha256(), 0
     quiet = not (log and sys.stderr.isatty())
     try:
         with (
             urlopen(url, timeout=60) as answer,
-            aside.open("xb") as out,
+            write_aside(target) as aside,
+            aside.open("wb") as out,
             tqdm(total=file.size, unit="B", unit_scale=True, desc=file.name, disable=quiet) as bar,
         ):
             while received <= file.size and (block := answer.read(BLOCK_BYTES)):
@@ -65,18 +65,13 @@ def fetch(file: RemoteFile, base_url: str, folder: Path, log: bool = True) -> Pa
                 digest.update(block)
                 received += len(block)
                 bar.update(len(block))
-            out.flush()
-            os.fsync(out.fileno())
-        if received != file.size or digest.hexdigest() != file.sha256:
-            got = f"{received} bytes, sha256 {digest.hexdigest()[:12]}..."
-            wanted = f"{file.size} bytes, sha256 {file.sha256[:12]}..."
-            raise ValueError(f"{url} is not the expected file: got {got}, expected {wanted}")
-        os.replace(aside, target)
+            if received != file.size or digest.hexdigest() != file.sha256:
+                got = f"{received} bytes, sha256 {digest.hexdigest()[:12]}..."
+                wanted = f"{file.size} bytes, sha256 {file.sha256[:12]}..."
+                raise ValueError(f"{url} is not the expected file: got {got}, expected {wanted}")
     except HTTPError as error:
         error.close()
         raise OSError(f"cannot fetch {url}: HTTP {error.code} {error.reason}") from None
     except URLError as error:
         raise OSError(f"cannot fetch {url}: {error.reason}") from None
-    finally:
-        aside.unlink(missing_ok=True)
     return target

@@ -21,13 +21,14 @@ from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import h5py
 import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
+
+from flare_geo.files import write_aside
 
 CHUNK_BYTES = 2**17
 
@@ -95,15 +96,8 @@ def write_store(target: Path | BytesIO, cases: Iterable[Data], attrs: Mapping[st
         with h5py.File(target, "w") as file:
             _write(file, cases, attrs)
         return
-    aside = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
-    try:
-        with h5py.File(aside, "x") as file:
-            _write(file, cases, attrs)
-        with aside.open("rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
+    with write_aside(target) as aside, h5py.File(aside, "w") as file:
+        _write(file, cases, attrs)
 
 
 def _write(file: h5py.File, cases: Iterable[Data], attrs: Mapping[str, Any]) -> None:

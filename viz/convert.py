@@ -39,6 +39,8 @@ def to_pyvista(data: "Data", **fields: Any) -> "pv.PolyData | pv.UnstructuredGri
         mesh.save("case.vtp")
     """
     pv = import_pyvista()
+    if data.pos is None:
+        raise ValueError(f"data has no pos, only {sorted(data.keys())}")
     points = to_numpy(data.pos, "pos")
     if points.ndim != 2 or points.shape[1] not in (2, 3):
         raise ValueError(f"pos must be [n, 2] or [n, 3], got {list(points.shape)}")
@@ -146,7 +148,7 @@ def as_mesh(mesh_or_data: Any) -> "pv.DataSet":
         ValueError: the mesh is empty.
     """
     pv = import_pyvista()
-    if hasattr(mesh_or_data, "pos"):
+    if getattr(mesh_or_data, "pos", None) is not None:
         return to_pyvista(mesh_or_data)
     mesh = mesh_or_data
     if not isinstance(mesh, pv.DataSet) and hasattr(mesh, "GetClassName"):
@@ -168,7 +170,8 @@ def to_numpy(value: Any, name: str) -> np.ndarray:
         value = value.numpy()
     array = np.asarray(value)
     if array.dtype.kind not in "fiub" or array.ndim == 0:
-        raise ValueError(f"{name} must be an array of real numbers, got {type(value).__name__}")
+        what = array.dtype if array.ndim else type(value).__name__
+        raise ValueError(f"{name} must be an array of real numbers, got {what}")
     return array.astype(np.uint8) if array.dtype.kind == "b" else array
 
 

@@ -69,6 +69,10 @@ def plot_learning_curves(
     for name, curve in lines.items():
         _draw_line(upper, name, curve)
     upper.set_yscale("log")
+    plain = matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}")
+    low, high = upper.get_ylim()
+    upper.yaxis.set_major_formatter(plain)
+    upper.yaxis.set_minor_formatter(plain if high < 10 * low else matplotlib.ticker.NullFormatter())
     _label_ends(upper, lines)
     if title:
         upper.set_title(
@@ -82,15 +86,16 @@ def plot_learning_curves(
         peak = max(float(rate.max()) for _, rate in rates.values())
         lower.set_ylim(0, 1.08 * peak)
         lower.set_yticks([0, peak], ["0", ""])
-        lower.text(
-            0.995,
-            0.95,
-            f"peak {peak:.2g}",
-            transform=lower.transAxes,
-            ha="right",
+        lower.annotate(
+            f"peak\n{peak:.2g}",
+            (1, peak),
+            xycoords=("axes fraction", "data"),
+            xytext=(2, 0),
+            textcoords="offset points",
             va="top",
             size=theme.SMALL_SIZE,
             color=theme.SOFT_INK,
+            family=theme.FONT,
         )
         lower.set_ylabel("learning\nrate", size=theme.SMALL_SIZE, color=theme.INK)
         upper.tick_params(labelbottom=False)
@@ -205,6 +210,8 @@ def _plain(axes: Any) -> None:
     for side in ("left", "bottom"):
         axes.spines[side].set(color=theme.SOFT_INK, linewidth=0.7)
     axes.tick_params(which="both", color=theme.SOFT_INK, labelcolor=theme.INK)
-    axes.tick_params(labelsize=theme.SMALL_SIZE, labelfontfamily=theme.FONT, width=0.6)
+    axes.tick_params(
+        which="both", labelsize=theme.SMALL_SIZE, labelfontfamily=theme.FONT, width=0.6
+    )
     axes.grid(axis="y", which="major", color="#e3e6ea", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -90,16 +90,17 @@ def plot_displacement(
         raise ValueError(f"scale must be 'auto' or a finite number, got {scale}")
 
     warped = warp(mesh, steps, factor)
-    ready = scene(warped, view, theme.FIELD_PANEL, also=np.asarray(mesh.points, dtype=float))
+    before = edges(outer(mesh))
+    before = before if before.n_cells else mesh.outline()
+    ready = scene(warped, view, theme.FIELD_PANEL, also=np.asarray(before.points, dtype=float))
     colors = field_scale(colored, clim=clim, cmap=cmap)
-    before = edges(outer(mesh), sharp=not ready.frame.flat)
     panel = draw(
         ready,
         colored,
         "point",
         colors,
         show_edges=show_edges,
-        ghost=before if before.n_cells else mesh.outline(),
+        ghost=before,
     )
     return framed(
         panel,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from flare_geo.files import write_aside
 from flare_geo.viz import theme
 from flare_geo.viz.values import ColorScale
 
@@ -166,15 +167,10 @@ def write_png(image: np.ndarray, path: str | os.PathLike[str]) -> None:
     folders are made.
     """
     target = checked_path(path, (".png",))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with write_aside(target) as aside:
         theme.import_matplotlib().image.imsave(
             aside, image, format="png", metadata={"Software": "flare_geo"}
         )
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def checked_path(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> Path:

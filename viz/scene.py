@@ -82,7 +82,7 @@ def scene(
         return Scene(surface, pv.PolyData(), fit(seen, view, largest, around=0.5 * ball), ball)
 
     frame = fit(seen, view, largest)
-    outline = edges(surface, sharp=not frame.flat)
+    outline = edges(surface)
     if not frame.flat:
         surface = surface.compute_normals(
             cell_normals=False,
@@ -214,8 +214,8 @@ def outer(mesh: "pv.DataSet") -> "pv.PolyData":
     return pv.wrap(surface.GetOutput())
 
 
-def edges(mesh: "pv.PolyData", *, sharp: bool) -> "pv.PolyData":
-    """Boundary edges of a surface, and with `sharp` those between faces that meet at an angle.
+def edges(mesh: "pv.PolyData") -> "pv.PolyData":
+    """Boundary edges of a surface, and those between faces that meet at an angle.
 
     None where they would cover the picture, as on a part made of voxels.
     """
@@ -223,9 +223,7 @@ def edges(mesh: "pv.PolyData", *, sharp: bool) -> "pv.PolyData":
     found = (
         pv.PolyData(mesh.points, faces=mesh.faces)
         .clean()
-        .extract_feature_edges(
-            theme.FEATURE_ANGLE, non_manifold_edges=False, feature_edges=sharp, manifold_edges=False
-        )
+        .extract_feature_edges(theme.FEATURE_ANGLE, non_manifold_edges=False, manifold_edges=False)
     )
     if found.n_cells == 0:
         return found

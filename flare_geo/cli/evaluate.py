@@ -11,7 +11,14 @@ from torch import Tensor
 from torch_geometric.data import Data
 from tqdm import tqdm
 
-from flare_geo.cli.run import Which, check_targets, open_checkpoint, open_data, source_of
+from flare_geo.cli.run import (
+    Which,
+    check_targets,
+    open_checkpoint,
+    open_data,
+    options_suffix,
+    source_of,
+)
 from flare_geo.datasets import PackedDataset
 from flare_geo.files import write_aside
 from flare_geo.metrics import max_error, r2_score, relative_l1, relative_l2
@@ -55,8 +62,7 @@ def evaluate(
     surrogate = open_checkpoint(run, checkpoint).to(choose_device(device))
     dataset = open_data(run, split, data)
     table = [row for row, _ in case_errors(surrogate, dataset)]
-    changed = "".join(f"_{k}-{v}" for k, v in (data or {}).items() if k != "root")
-    target = run / "evaluation" / f"{split}{changed}"
+    target = run / "evaluation" / f"{split}{options_suffix(data)}"
     summary = summarise(table, surrogate, dataset) | {
         "run": str(run),
         "checkpoint": checkpoint or "best if there is one",

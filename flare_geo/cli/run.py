@@ -64,6 +64,11 @@ def check_targets(surrogate: Surrogate, dataset: PackedDataset) -> None:
         )
 
 
+def options_suffix(overrides: dict[str, Any] | None) -> str:
+    """What changed options of a data set add to the name of a result file."""
+    return "".join(f"_{key}-{value}" for key, value in (overrides or {}).items() if key != "root")
+
+
 def source_of(dataset: PackedDataset) -> str:
     """`"generated"` or `"published"`: the word that stands in every table and under pictures."""
     return "generated" if dataset.source.get("generated") else "published"

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from flare_geo.ops import (
     Layout,
     batch_to_ptr,
@@ -176,7 +177,7 @@ def test_bad_shapes_and_backends_are_named():
         flare_attention(q, k, v[:20])
     with pytest.raises(ValueError, match="share one floating dtype"):
         flare_attention(q, k.float(), v)
-    with pytest.raises(ValueError, match="backend must be one of .*, got 'best'"):
+    with pytest.raises(ValueError, match=r"backend must be one of .*, got 'best'"):
         flare_attention(q, k, v, backend="best")
     with pytest.raises(ValueError, match=r"z must be \[1, 3, 7, 5\]"):
         flare_decode(q, k, v)

@@ -1,12 +1,7 @@
-import warnings
-
 import numpy as np
 import pytest
 import torch
-
-with warnings.catch_warnings():  # importing torch_geometric warns about torch.jit.script
-    warnings.simplefilter("ignore")
-    from torch_geometric.data import Data
+from torch_geometric.data import Data
 
 pytest.importorskip("pyvista", reason="the viz extra is not installed")
 

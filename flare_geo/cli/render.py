@@ -1,0 +1,77 @@
+"""`flare-geo render`: truth, prediction and error of a run, drawn on the meshes."""
+
+from pathlib import Path
+from typing import Any
+
+from torch_geometric.data import Data
+
+from flare_geo.cli.evaluate import case_errors, choose_device
+from flare_geo.cli.run import Which, open_checkpoint, open_data, options_suffix, source_of
+from flare_geo.viz import Comparison, plot_comparison_grid
+
+
+def render(
+    run: Path,
+    split: str = "test",
+    cases: list[str] | None = None,
+    channel: int = 0,
+    out: Path | None = None,
+    checkpoint: Which | None = None,
+    data: dict[str, Any] | None = None,
+    device: str = "auto",
+) -> Path:
+    """Draw truth, prediction and error on the mesh, off screen, to a PNG.
+
+    Without `cases` it shows the best, the median and the worst case of the split.
+
+    Args:
+        run: folder of the run.
+        split: which split.
+        cases: names of the cases to draw, as in the table of `flare-geo evaluate`.
+        channel: which output channel, from 0.
+        out: the PNG; `RUN/pictures/SPLIT.png` if not given.
+        checkpoint: "best" or "last"; the best one there is if not given.
+        data: options of the data set to change, as in `--data.root FOLDER`.
+        device: "auto", "cpu", "cuda".
+
+    Returns:
+        Path of the picture.
+
+    Raises:
+        ValueError: if there is no such case or channel.
+    """
+    surrogate = open_checkpoint(run, checkpoint).to(choose_device(device))
+    dataset = open_data(run, split, data)
+    if not 0 <= channel < len(surrogate.outputs):
+        raise ValueError(f"channel must be 0 to {len(surrogate.outputs) - 1}, got {channel}")
+    field = surrogate.outputs[channel]
+    rows = [row for row, _ in case_errors(surrogate, dataset)]
+    if cases is None:
+        ranked = sorted(rows, key=lambda row: row["rel_l2"])
+        chosen = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
+    else:
+        named = {row["case"]: row for row in rows}
+        missing = [name for name in cases if name not in named]
+        if missing:
+            raise ValueError(
+                f"{dataset.name} has no case '{missing[0]}' in split {split}; "
+                f"its cases are {rows[0]['case']} to {rows[-1]['case']}"
+            )
+        chosen = {name: named[name] for name in cases}
+
+    def comparison(label: str, row: dict[str, Any]) -> Comparison:
+        case: Data = surrogate.predict(dataset[row["index"]])
+        title = label if label == row["case"] else f"{label}: {row['case']}"
+        return Comparison(case, case.y[:, channel], case.pred[:, channel], title)
+
+    source = source_of(dataset)
+    path = out or run / "pictures" / f"{split}{options_suffix(data)}.png"
+    plot_comparison_grid(
+        [comparison(label, row) for label, row in chosen.items()],
+        label=f"{field.name} [{field.unit}]",
+        path=path,
+        title=f"{dataset.name}, {split} split ({len(rows)} cases)",
+        note="generated data" if source == "generated" else None,
+    )
+    print(f"picture: {path}")
+    return path

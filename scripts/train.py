@@ -1,0 +1,11 @@
+"""`flare-geo train` as a script, for torchrun and clusters.
+
+torchrun --nproc-per-node 4 scripts/train.py --config scripts/configs/elasticity.yaml --devices 4
+"""
+
+import sys
+
+from flare_geo.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))
