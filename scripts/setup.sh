@@ -2,7 +2,7 @@
 # $1 installed. What is there already is taken as it is; it is brought up to date when
 # pyproject.toml or constraints.txt has changed since.
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
-venv=${FLARE_GEO_VENV:-.venv}
+venv=.venv
 stamp="$venv/.flare_geo-$1"
 if [ ! -x "$venv/bin/python" ]; then
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {

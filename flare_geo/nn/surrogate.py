@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
@@ -158,7 +158,7 @@ class Surrogate(nn.Module):
         }
         weights = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
         with write_aside(folder / WEIGHTS) as w, write_aside(folder / CONFIG) as c:
-            save_file(weights, w)
+            w.write_bytes(save(weights))  # a full disk is an OSError this way
             c.write_text(json.dumps(config, indent=2) + "\n")
         return folder
 

@@ -1,5 +1,6 @@
 """Checkpoints that survive a full disk and a kill, and are read without running code."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
         """Write the checkpoint; the former one stays whole until the new one is on the disk."""
+        buffer = BytesIO()  # a full disk is then an OSError, and not one of torch's own
+        torch.save(checkpoint, buffer)
         with write_aside(path) as aside:
-            torch.save(checkpoint, aside)
+            aside.write_bytes(buffer.getbuffer())
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None

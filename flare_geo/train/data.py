@@ -2,6 +2,7 @@
 
 from lightning import LightningDataModule
 from torch.utils.data import DistributedSampler
+from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
 from flare_geo.datasets import PackedDataset
@@ -51,7 +52,9 @@ class SplitsDataModule(LightningDataModule):
         world, rank = (
             (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         )
-        sampler = DistributedSampler(dataset, world, rank, shuffle=shuffle, seed=self.seed)
+        sampler: DistributedSampler[Data] = DistributedSampler(
+            dataset, world, rank, shuffle=shuffle, seed=self.seed
+        )
         return DataLoader(
             dataset,
             batch_size,

@@ -27,21 +27,27 @@ class History(Callback):
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
         self.started = 0.0
+        self.validated = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self.started = time.perf_counter()
+        self.started, self.validated = time.perf_counter(), False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that this epoch has a validation error of its own."""
+        self.validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row."""
         self.seconds += time.perf_counter() - self.started
         metrics = trainer.callback_metrics
+        logged = ("train/rel_l2", "val/rel_l2") if self.validated else ("train/rel_l2",)
         self.rows.append(
             {
                 "epoch": trainer.current_epoch + 1,
                 "step": trainer.global_step,
                 "lr": trainer.optimizers[0].param_groups[0]["lr"],
-                **{k: float(metrics[k]) for k in COLUMNS[3:5] if k in metrics},
+                **{name: float(metrics[name]) for name in logged},
                 "seconds": round(self.seconds, 2),
             }
         )
