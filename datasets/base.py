@@ -12,6 +12,7 @@ import pickle
 import re
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -36,7 +37,7 @@ class Channel(NamedTuple):
     meaning: str
 
 
-class PackedDataset(Dataset):
+class PackedDataset(Dataset, ABC):
     """A data set that packs its raw files on first use into ``root/processed``.
 
     A concrete set declares ``name``, ``splits``, ``channels`` and ``how_to_get``, and implements
@@ -86,13 +87,13 @@ class PackedDataset(Dataset):
         super().__init__(folder, transform, pre_transform, pre_filter, log, force_reload)
         self.store = self._open_store()
 
+    @abstractmethod
     def raw_files(self) -> list[Path]:
         """The files this split is read from, found with :meth:`find_raw`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self) -> Iterator[Data]:
         """The cases of the split, in order: ``pos``, ``y``, ``name``, and ``x``, ``face``."""
-        raise NotImplementedError
 
     @property
     def options(self) -> dict[str, Any]:
@@ -102,14 +103,12 @@ class PackedDataset(Dataset):
     @classmethod
     def download(cls, root: str | Path) -> None:  # type: ignore[override]
         """Fetch the raw files into ``root``, where that can be done."""
-        raise NotImplementedError(f"{cls.name} has no download: {cls.how_to_get.format(root=root)}")
+        raise ValueError(f"{cls.name} has no download: {cls.how_to_get.format(root=root)}")
 
     @classmethod
     def generate(cls, root: str | Path) -> None:
         """Compute raw files of the same form into ``root``, where that can be done."""
-        raise NotImplementedError(
-            f"{cls.name} has no generator: {cls.how_to_get.format(root=root)}"
-        )
+        raise ValueError(f"{cls.name} has no generator: {cls.how_to_get.format(root=root)}")
 
     @property
     def source(self) -> dict[str, Any]:

@@ -54,10 +54,10 @@ def open_data(run: Path, split: str, overrides: dict[str, Any] | None = None) ->
 
 
 def check_targets(surrogate: Surrogate, dataset: PackedDataset) -> None:
-    """Raise one clear line when a checkpoint predicts other channels than the data have."""
+    """Raise a ValueError when a checkpoint predicts other channels than the data have."""
     has = [c.name for c in dataset.channels["y"]]
     predicts = [f.name for f in surrogate.outputs]
-    if len(has) != len(predicts):
+    if has != predicts:
         raise ValueError(
             f"the checkpoint predicts {len(predicts)} channels ({', '.join(predicts)}), "
             f"{dataset.name} has {len(has)} ({', '.join(has)})"

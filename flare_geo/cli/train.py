@@ -11,11 +11,10 @@ import yaml
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import nn
 
 from flare_geo.datasets import PackedDataset
 from flare_geo.files import write_aside
-from flare_geo.nn import Flare, Surrogate
+from flare_geo.nn import Flare, PointModel, Surrogate
 from flare_geo.provenance import provenance
 from flare_geo.train.checkpoint import SafeCheckpointIO, SaveBest
 from flare_geo.train.data import SplitsDataModule, fields_of, fit_scalers
@@ -35,7 +34,7 @@ QUIET = [  # Lightning's advice that does not apply to packed batches or to a CP
 def train(
     data: PackedDataset,
     run: Path,
-    model: Callable[[int, int], nn.Module] = Flare,
+    model: Callable[[int, int], PointModel] = Flare,
     epochs: int = 100,
     batch_size: int = 4,
     lr: float = 1e-3,
@@ -158,7 +157,7 @@ def train(
 
 
 def make_surrogate(
-    model: Callable[[int, int], nn.Module], data: PackedDataset, raw: tuple[str, ...] = ()
+    model: Callable[[int, int], PointModel], data: PackedDataset, raw: tuple[str, ...] = ()
 ) -> Surrogate:
     """A fresh model between the channels of a data set, its scalers fitted on the split given."""
     inputs, outputs = fields_of(data)

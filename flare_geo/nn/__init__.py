@@ -4,6 +4,7 @@ from flare_geo.nn.block import FlareBlock
 from flare_geo.nn.flare import Flare
 from flare_geo.nn.flare_conv import FlareConv
 from flare_geo.nn.mlp import FourierFeatures, ResidualMLP
+from flare_geo.nn.model import PointModel
 from flare_geo.nn.scaler import Scaler
 from flare_geo.nn.surrogate import Surrogate
 
@@ -12,6 +13,7 @@ __all__ = [
     "FlareBlock",
     "FlareConv",
     "FourierFeatures",
+    "PointModel",
     "ResidualMLP",
     "Scaler",
     "Surrogate",

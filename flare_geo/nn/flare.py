@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from torch import Tensor, nn
 
 from flare_geo.nn.block import FlareBlock
 from flare_geo.nn.flare_conv import layout_of
 from flare_geo.nn.mlp import Activation, FourierFeatures, Init, ResidualMLP, reset_linears
+from flare_geo.nn.model import PointModel
 from flare_geo.nn.norm import Norm, make_norm
 from flare_geo.nn.official import convert_official, read_official
 from flare_geo.ops import Layout
 
 
-class Flare(nn.Module):
+class Flare(PointModel):
     r"""Point-to-point model of `"FLARE: Fast Low-rank Attention Routing Engine"
     <https://arxiv.org/abs/2508.12594>`_: residual MLP in, `num_layers` blocks, norm, residual MLP
     out.
@@ -78,9 +79,8 @@ class Flare(nn.Module):
         backend: str = "auto",
     ) -> None:
         arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        super().__init__()
-        self.config: dict[str, Any] = arguments
-        self.in_channels, self.out_channels = in_channels, out_channels
+        super().__init__(in_channels, out_channels)
+        self.config = arguments
         self.features = FourierFeatures(num_frequencies)
         self.embed = ResidualMLP(
             in_channels * (1 + 2 * num_frequencies),

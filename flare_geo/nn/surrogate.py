@@ -14,10 +14,11 @@ from torch_geometric.data import Data
 from flare_geo import __version__
 from flare_geo.files import write_aside
 from flare_geo.nn.flare import Flare
+from flare_geo.nn.model import PointModel
 from flare_geo.nn.scaler import Scaler
 
 FORMAT = 1
-MODELS: dict[str, type[nn.Module]] = {"Flare": Flare}
+MODELS: dict[str, type[PointModel]] = {"Flare": Flare}
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
@@ -36,7 +37,7 @@ class Surrogate(nn.Module):
     output is brought back to physical units. Both scalers are buffers and travel with the weights.
 
     Args:
-        model: `forward(x, ptr) -> [N, out]` on the packed points; :class:`Flare`, or your own.
+        model: :class:`Flare`, or any module with the `forward` of :class:`PointModel`.
         inputs: the input channels in order; channels of one field stand together.
         outputs: the output channels in order.
         input_scaler: statistics of the inputs; identity if None.

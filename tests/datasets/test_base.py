@@ -189,9 +189,9 @@ def test_missing_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no such folder"):
         ToyDataset(tmp_path / "nowhere")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(NotImplementedError, match="toy has no download: draw it"):
+    with pytest.raises(ValueError, match="toy has no download: draw it"):
         ToyDataset.download(tmp_path)
-    with pytest.raises(NotImplementedError, match="toy has no generator: draw it"):
+    with pytest.raises(ValueError, match="toy has no generator: draw it"):
         ToyDataset.generate(tmp_path)
 
 

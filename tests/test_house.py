@@ -1,0 +1,132 @@
+"""The layout of the package: who imports whom, what the wheel holds."""
+
+import ast
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "flare_geo"
+BASE = {"flare_geo", "files", "provenance"}
+ARROWS = {  # room: rooms it may import from
+    "ops": set(),
+    "nn": {"ops", *BASE},
+    "metrics": {"ops"},
+    "transforms": set(),
+    "datasets": {"transforms", *BASE},
+    "viz": {*BASE},
+    "train": {"ops", "nn", "metrics", "datasets", "transforms", *BASE},
+    "cli": {"ops", "nn", "metrics", "datasets", "transforms", "viz", "train", *BASE},
+    "testing": set(),
+    "files": set(),
+    "provenance": {"flare_geo"},
+}
+NEVER = {  # packages that a room may not import anywhere, not even inside a function
+    "ops": {"torch_geometric", "numpy", "scipy", "h5py", "lightning", "pyvista", "matplotlib"},
+    "nn": {"h5py", "lightning", "pyvista", "matplotlib", "triton", "meshio", "trimesh"},
+    "viz": {"lightning", "h5py"},
+    "datasets": {"lightning", "pyvista", "matplotlib"},
+    "testing": {"torch_geometric", "pytest"},
+}
+
+
+def sources():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield path
+    for link in (p for p in PACKAGE.iterdir() if p.is_symlink()):
+        yield from sorted(link.resolve().rglob("*.py"))
+
+
+def room_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts[1:] if parts[0] == "flare_geo" else parts
+    return "flare_geo" if parts == ("__init__",) else parts[0]
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module == "flare_geo":
+                yield from (f"flare_geo.{a.name}" for a in node.names if a.name != "__version__")
+                continue
+            yield node.module
+
+
+def test_every_room_is_there():
+    seen = {room_of(path) for path in sources()}
+    assert seen >= {"ops", "nn", "metrics", "train", "cli", "datasets", "transforms", "viz"}
+    assert seen <= ARROWS.keys() | {"flare_geo"}
+
+
+def test_import_arrows():
+    wrong = []
+    for path in sources():
+        room = room_of(path)
+        if room == "flare_geo":
+            continue
+        for name in imports(path):
+            first, *rest = name.split(".")
+            target = (rest or ["flare_geo"])[0] if first == "flare_geo" else None
+            if target is not None and target != room and target not in ARROWS[room]:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+            if first in NEVER.get(room, ()):
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", ["datasets", "transforms", "viz"])
+def test_links(name):
+    link = PACKAGE / name
+    assert link.is_symlink()
+    assert str(link.readlink()) == f"../{name}"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    tree = tmp_path_factory.mktemp("tree") / "flare_geo"
+    names = ["pyproject.toml", "setup.cfg", "README.md", "LICENSE"]
+    names += ["flare_geo", "datasets", "transforms", "viz"]
+    tree.mkdir()
+    for name in names:
+        if (ROOT / name).is_dir():
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=ignore)
+        else:
+            shutil.copy(ROOT / name, tree / name)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist"]
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (tree / "dist").glob("*.whl")
+    return path
+
+
+def test_wheel_holds_every_module(wheel):
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    for path in sources():
+        parts = path.relative_to(ROOT).parts
+        name = "/".join(parts if parts[0] == "flare_geo" else ("flare_geo", *parts))
+        assert name in inside
+    assert "flare_geo/py.typed" in inside
+    top = {name.split("/")[0] for name in inside}
+    assert {t for t in top if not t.endswith(".dist-info")} == {"flare_geo"}
+
+
+def test_wheel_works(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import torch, flare_geo; "
+        "from flare_geo.nn import FlareConv; from flare_geo.datasets import ElasticityDataset; "
+        "print(flare_geo.__file__, FlareConv(16)(torch.randn(9, 16)).shape[0])"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    file, points = done.stdout.split()
+    assert Path(file).is_relative_to(tmp_path)
+    assert points == "9"
