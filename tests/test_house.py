@@ -35,8 +35,7 @@ NEVER = {  # packages that a room may not import anywhere, not even inside a fun
 
 
 def sources():
-    for path in sorted(PACKAGE.rglob("*.py")):
-        yield path
+    yield from sorted(PACKAGE.rglob("*.py"))
     for link in (p for p in PACKAGE.iterdir() if p.is_symlink()):
         yield from sorted(link.resolve().rglob("*.py"))
 

@@ -107,7 +107,7 @@ def train(
         SaveBest(run / "best"),
         History(run / "metrics.csv"),
         RunProgress(),
-        ModelCheckpoint(run, "last", enable_version_counter=False),
+        ModelCheckpoint(run, "last", enable_version_counter=False, save_on_train_epoch_end=True),
     ]
     if ema is not None:
         callbacks.append(EMAWeightAveraging(decay=ema))
