@@ -17,7 +17,7 @@ def write_aside(path: str | Path) -> Iterator[Path]:
 
     Example:
         >>> with write_aside("table.csv") as aside:
-        ...     aside.write_text("case,error")
+        ...     _ = aside.write_text("case,error")
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -30,13 +30,14 @@ def make_optimizer(
     pct_start: float,
     div_factor: float,
     final_div_factor: float,
+    fused: bool,
 ) -> tuple[torch.optim.Optimizer, OneCycleLR]:
     """AdamW and a cosine one-cycle over all steps of the run.
 
     The cycle moves Adam's first beta as well (0.95 to 0.85 at the peak of the rate and back), as
     PyTorch does by default and as the paper's runs did.
     """
-    optimizer = AdamW(parameter_groups(model, weight_decay), lr=lr, eps=eps)
+    optimizer = AdamW(parameter_groups(model, weight_decay), lr=lr, eps=eps, fused=fused)
     schedule = OneCycleLR(
         optimizer,
         max_lr=lr,
