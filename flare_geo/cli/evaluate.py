@@ -59,13 +59,14 @@ def evaluate(
     Returns:
         The summary.
     """
-    surrogate = open_checkpoint(run, checkpoint).to(choose_device(device))
+    surrogate, checkpoint = open_checkpoint(run, checkpoint)
+    surrogate.to(choose_device(device))
     dataset = open_data(run, split, data)
     table = [row for row, _ in case_errors(surrogate, dataset)]
     target = run / "evaluation" / f"{split}{options_suffix(data)}"
     summary = summarise(table, surrogate, dataset) | {
         "run": str(run),
-        "checkpoint": checkpoint or "best if there is one",
+        "checkpoint": checkpoint,
         "split": split,
         "data_options": data or {},
         **provenance(surrogate.input_scaler.mean.device),

@@ -40,7 +40,8 @@ def render(
     Raises:
         ValueError: if there is no such case or channel.
     """
-    surrogate = open_checkpoint(run, checkpoint).to(choose_device(device))
+    surrogate, _ = open_checkpoint(run, checkpoint)
+    surrogate.to(choose_device(device))
     dataset = open_data(run, split, data)
     if not 0 <= channel < len(surrogate.outputs):
         raise ValueError(f"channel must be 0 to {len(surrogate.outputs) - 1}, got {channel}")

@@ -19,13 +19,13 @@ from flare_geo.nn import Surrogate
 Which = Literal["best", "last"]
 
 
-def open_checkpoint(run: Path, which: Which | None = None) -> Surrogate:
-    """The surrogate of a run: the best one where a validation split chose one, else the last."""
+def open_checkpoint(run: Path, which: Which | None = None) -> tuple[Surrogate, Which]:
+    """The surrogate of a run and which it is: the best where a validation split chose one."""
     if not run.is_dir():
         raise FileNotFoundError(f"no run at {run}; flare-geo train --run {run} makes one")
     if which is None:
         which = "best" if (run / "best").is_dir() else "last"
-    return Surrogate.from_pretrained(run / which)
+    return Surrogate.from_pretrained(run / which), which
 
 
 def open_data(run: Path, split: str, overrides: dict[str, Any] | None = None) -> PackedDataset:

@@ -103,10 +103,11 @@ def train(
         return run
     seed_everything(seed, verbose=False)
     surrogate = make_surrogate(model, data, tuple(raw or ()))
+    history = History(run / "metrics.csv")
     callbacks: list[Callback] = [
         SaveBest(run / "best"),
-        History(run / "metrics.csv"),
-        RunProgress(),
+        history,
+        RunProgress(history),
         ModelCheckpoint(run, "last", enable_version_counter=False, save_on_train_epoch_end=True),
     ]
     if ema is not None:

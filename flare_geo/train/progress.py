@@ -16,7 +16,7 @@ COLUMNS = ("epoch", "step", "lr", "train/rel_l2", "val/rel_l2", "seconds")
 
 
 class History(Callback):
-    """One row an epoch in `metrics.csv`; a resumed run continues the table.
+    """One row an epoch, counted from 0, in `metrics.csv`; a resumed run continues the table.
 
     Args:
         path: the CSV file, written whole after every epoch.
@@ -44,7 +44,7 @@ class History(Callback):
         logged = ("train/rel_l2", "val/rel_l2") if self.validated else ("train/rel_l2",)
         self.rows.append(
             {
-                "epoch": trainer.current_epoch + 1,
+                "epoch": trainer.current_epoch,
                 "step": trainer.global_step,
                 "lr": trainer.optimizers[0].param_groups[0]["lr"],
                 **{name: float(metrics[name]) for name in logged},
@@ -70,9 +70,13 @@ class RunProgress(Callback):
     """One bar over the whole run: epoch, errors, time gone and time left.
 
     On a terminal the bar moves; in a log file it is a line now and then (about 20 in all).
+
+    Args:
+        history: the table it reads the errors from; stands before it in the list of callbacks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, history: History) -> None:
+        self.history = history
         self.bar: Progress | None = None
         self.task: Any = None
         self.errors = ""
@@ -115,11 +119,9 @@ class RunProgress(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take up the errors of the epoch; in a log file, say them."""
-        metrics = trainer.callback_metrics
+        row = self.history.rows[-1]
         self.errors = "  ".join(
-            f"{name} {float(metrics[key]):.4f}"
-            for name, key in (("train", "train/rel_l2"), ("val", "val/rel_l2"))
-            if key in metrics
+            f"{key.removesuffix('/rel_l2')} {row[key]:.4f}" for key in COLUMNS[3:5] if key in row
         )
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 1
         every = max(1, epochs // 20)

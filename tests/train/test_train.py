@@ -53,7 +53,7 @@ def test_a_run_leaves_what_is_needed(toy, tmp_path):
         assert config["provenance"]["torch"] == torch.__version__
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
     assert [bool(row["val/rel_l2"]) for row in rows] == [False, True, False, True]
     assert (run / "learning_curve.png").read_bytes()[:4] == b"\x89PNG"
     assert list((run / "tensorboard").glob("events*"))
