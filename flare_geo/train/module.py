@@ -79,7 +79,7 @@ class SurrogateModule(LightningModule):
         optimizer, schedule = make_optimizer(
             self.surrogate,
             total_steps=int(self.trainer.estimated_stepping_batches),
-            fused=self.trainer.precision != "16-mixed",  # there clipping comes between
+            fused=not str(self.trainer.precision).endswith("mixed"),  # Lightning clips between
             **self.optimizer_options,
         )
         return {
