@@ -1,6 +1,9 @@
 """`flare-geo train` as a script, for torchrun and clusters.
 
-torchrun --nproc-per-node 4 scripts/train.py --config scripts/configs/elasticity.yaml --devices 4
+torchrun --nproc-per-node 4 -- scripts/train.py --config scripts/configs/elasticity.yaml \
+    --devices 4 --strategy ddp
+
+The two dashes keep torchrun from taking `--run` for one of its own options.
 """
 
 import sys

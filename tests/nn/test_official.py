@@ -15,14 +15,14 @@ GOLDEN = Path(os.environ.get("FLARE_GEO_GOLDEN") or HERE)
 NAMES = ["flare", "flare_qknorm_rms", "flare_linear_kv"]
 
 
-def load(name):
-    with np.load(GOLDEN / f"{name}.npz") as arrays:
+def load(name, folder=HERE):
+    with np.load(folder / f"{name}.npz") as arrays:
         golden = {key: arrays[key] for key in arrays.files}
     config = json.loads(str(golden["config"]))
     options = {
         "heads": config["num_heads"],
         "scale": config.get("attn_scale", 1.0),
-        "act": config.get("act") or "gelu_tanh",
+        "act": "silu" if config.get("act") == "silu" else "gelu_tanh",
     }
     state = {k[6:]: torch.tensor(v) for k, v in golden.items() if k.startswith("param/")}
     return golden, options, state
@@ -46,7 +46,7 @@ def run(model, golden, backend=None):
 @pytest.mark.parametrize("backend", ["reference", "sdpa"])
 @pytest.mark.parametrize("name", NAMES)
 def test_reference_numbers(name, backend):
-    golden, options, state = load(name)
+    golden, options, state = load(name, GOLDEN)
     model = Flare.from_official(state, **options)
     y, grad_x = run(model, golden, backend)
     assert relative(y, golden["y"]) < 1e-5
@@ -61,7 +61,7 @@ def test_files_and_parameter_names(name, tmp_path):
     golden, options, state = load(name)
     torch.save(state, tmp_path / "model.pt")
     y, _ = run(Flare.from_official(tmp_path / "model.pt", **options), golden)
-    again, _ = run(Flare.from_official(GOLDEN / f"{name}.npz", **options), golden)
+    again, _ = run(Flare.from_official(HERE / f"{name}.npz", **options), golden)
     assert torch.equal(y, again)
 
 
@@ -88,7 +88,7 @@ def autumn_2025(state):
 @pytest.mark.parametrize("dialect", [dict, compiled, autumn_2025])
 @pytest.mark.parametrize("name", NAMES)
 def test_dialects_give_the_same_model(name, dialect):
-    golden, options, state = load(name)
+    golden, options, state = load(name, GOLDEN)
     y, _ = run(Flare.from_official(state, **options), golden)
     spoken, _ = run(Flare.from_official(dialect(state), **options), golden)
     assert torch.equal(y, spoken)
