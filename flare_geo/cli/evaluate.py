@@ -115,7 +115,7 @@ def summarise(
         "dataset": dataset.name,
         "source": source_of(dataset),
         "cases": len(table),
-        "channels": [f"{f.name} [{f.unit}]" for f in surrogate.outputs],
+        "channels": [f.label for f in surrogate.outputs],
     }
     for name in (*METRICS, "rel_l2_training_mean"):
         values = torch.tensor([row[name] for row in table], dtype=torch.float64)
@@ -144,7 +144,7 @@ def choose_device(name: str) -> torch.device:
 def _print(
     table: list[dict[str, Any]], summary: dict[str, Any], surrogate: Surrogate, rows: int
 ) -> None:
-    unit = surrogate.outputs[0].unit
+    unit = "" if surrogate.outputs[0].unit == "1" else f" [{surrogate.outputs[0].unit}]"
     generated = ", generated data" if summary["source"] == "generated" else ""
     print(
         f"{summary['dataset']}{generated}: {summary['cases']} cases of split {summary['split']}, "
@@ -152,7 +152,7 @@ def _print(
     )
     width = max(8, *(len(str(row["case"])) for row in table[:rows]))
     head = f"{'case':{width}}  {'points':>8}  {'rel. L2':>9}  {'rel. L1':>9}  "
-    print(head + f"{f'max [{unit}]':>12}  {'R2':>8}")
+    print(head + f"{f'max{unit}':>12}  {'R2':>8}")
     for row in table[:rows]:
         print(
             f"{row['case']:{width}}  {row['points']:8d}  {row['rel_l2']:9.5f}  "

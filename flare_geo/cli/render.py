@@ -69,7 +69,7 @@ def render(
     path = out or run / "pictures" / f"{split}{options_suffix(data)}.png"
     plot_comparison_grid(
         [comparison(label, row) for label, row in chosen.items()],
-        label=f"{field.name} [{field.unit}]",
+        label=field.label,
         path=path,
         title=f"{dataset.name}, {split} split ({len(rows)} cases)",
         note="generated data" if source == "generated" else None,

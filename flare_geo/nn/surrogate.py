@@ -29,6 +29,11 @@ class Field(NamedTuple):
     name: str
     unit: str
 
+    @property
+    def label(self) -> str:
+        """Name and unit, as in "pressure [Pa]"; the unit "1" is none."""
+        return self.name if self.unit == "1" else f"{self.name} [{self.unit}]"
+
 
 class Surrogate(nn.Module):
     """Batch in, physical units out.
