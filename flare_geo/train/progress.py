@@ -12,7 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from flare_geo.files import write_aside
 
-COLUMNS = ("epoch", "step", "lr", "train/rel_l2", "val/rel_l2", "seconds")
+ERRORS = ("train/rel_l2", "val/rel_l2")
+COLUMNS = ("epoch", "step", "lr", *ERRORS, "seconds")
 
 
 class History(Callback):
@@ -41,7 +42,7 @@ class History(Callback):
         """Add the epoch's row."""
         self.seconds += time.perf_counter() - self.started
         metrics = trainer.callback_metrics
-        logged = ("train/rel_l2", "val/rel_l2") if self.validated else ("train/rel_l2",)
+        logged = ERRORS if self.validated else ERRORS[:1]
         self.rows.append(
             {
                 "epoch": trainer.current_epoch,
@@ -79,7 +80,7 @@ class RunProgress(Callback):
         self.history = history
         self.bar: Progress | None = None
         self.task: Any = None
-        self.errors = ""
+        self.latest: dict[str, str] = {}
         self.first_step = 0
         self.started = 0.0
 
@@ -90,7 +91,7 @@ class RunProgress(Callback):
             return
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             TextColumn("{task.completed}/{task.total} steps"),
             TimeElapsedColumn(),
             TextColumn("ETA"),
@@ -114,15 +115,16 @@ class RunProgress(Callback):
                 self.task,
                 completed=trainer.global_step,
                 epoch=self._epoch(trainer),
-                errors=self.errors,
+                errors="  ".join(self.latest.values()),
             )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take up the errors of the epoch; in a log file, say them."""
         row = self.history.rows[-1]
-        self.errors = "  ".join(
-            f"{key.removesuffix('/rel_l2')} {row[key]:.4f}" for key in COLUMNS[3:5] if key in row
-        )
+        fresh = {
+            key: f"{key.removesuffix('/rel_l2')} {row[key]:.4f}" for key in ERRORS if key in row
+        }
+        self.latest |= fresh
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 1
         every = max(1, epochs // 20)
         if self.bar is None and trainer.is_global_zero and (epoch % every == 0 or epoch == epochs):
@@ -130,7 +132,7 @@ class RunProgress(Callback):
             done = max(1, trainer.global_step - self.first_step)
             left = gone / done * (int(trainer.estimated_stepping_batches) - trainer.global_step)
             print(
-                f"epoch {epoch}/{epochs}  relative L2: {self.errors}  "
+                f"epoch {epoch}/{epochs}  relative L2: {'  '.join(fresh.values())}  "
                 f"elapsed {_clock(gone)}  ETA {_clock(left)}",
                 flush=True,
             )
@@ -140,8 +142,14 @@ class RunProgress(Callback):
         self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: Any) -> None:
-        """Give the terminal back."""
+        """Give the terminal back; after Ctrl-C, say how to go on."""
         self._close()
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
+            print(
+                f"interrupted in epoch {trainer.current_epoch + 1}; the same command goes on after "
+                "the last full epoch",
+                file=sys.stderr,
+            )
 
     def _close(self) -> None:
         if self.bar is not None:
