@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from flare_geo.provenance import provenance
 from flare_geo.train.checkpoint import SafeCheckpointIO, SaveBest
 from flare_geo.train.data import SplitsDataModule, fields_of, fit_scalers
 from flare_geo.train.module import SurrogateModule
+from flare_geo.train.optimizer import make_optimizer
 from flare_geo.train.progress import History, RunProgress
 
 WHERE_NOT_WHAT = ("run", "config", "num_workers", "accelerator", "devices", "strategy", "num_nodes")
@@ -136,16 +138,16 @@ def train(
         if resolved:
             with write_aside(run / "config.yaml") as aside:
                 aside.write_text(resolved)
-    module = SurrogateModule(
-        surrogate,
+    optimizer = partial(
+        make_optimizer,
         lr=lr,
         weight_decay=weight_decay,
         eps=eps,
         pct_start=pct_start,
         div_factor=div_factor,
         final_div_factor=final_div_factor,
-        seed=seed,
     )
+    module = SurrogateModule(surrogate, optimizer, seed=seed)
     state = run / "last.ckpt"
     with warnings.catch_warnings():
         for message in QUIET:

@@ -1,15 +1,17 @@
 """The training step: relative L2 on fields in physical units."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch_geometric.data import Batch
 
 from flare_geo.metrics import relative_l2
 from flare_geo.nn import Surrogate
-from flare_geo.train.optimizer import make_optimizer
 
 
 class SurrogateModule(LightningModule):
@@ -17,12 +19,8 @@ class SurrogateModule(LightningModule):
 
     Args:
         surrogate: what is trained; its scalers must be fitted already.
-        lr: peak learning rate.
-        weight_decay: of the weights of linear layers only.
-        eps: of Adam.
-        pct_start: share of the steps in which the rate rises.
-        div_factor: peak rate over first rate.
-        final_div_factor: first rate over last rate.
+        optimizer: :func:`flare_geo.train.optimizer.make_optimizer` with its options filled in;
+            called with the surrogate, `total_steps` and `fused`.
         seed: everything random in an epoch starts from `seed` and the number of the epoch, so a
             resumed run repeats what an uninterrupted one does.
     """
@@ -30,26 +28,12 @@ class SurrogateModule(LightningModule):
     def __init__(
         self,
         surrogate: Surrogate,
+        optimizer: Callable[..., tuple[Optimizer, LRScheduler]],
         *,
-        lr: float = 1e-3,
-        weight_decay: float = 1e-5,
-        eps: float = 1e-8,
-        pct_start: float = 0.1,
-        div_factor: float = 1e4,
-        final_div_factor: float = 1e4,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.surrogate = surrogate
-        self.seed = seed
-        self.optimizer_options = {
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "eps": eps,
-            "pct_start": pct_start,
-            "div_factor": div_factor,
-            "final_div_factor": final_div_factor,
-        }
+        self.surrogate, self.make_optimizer, self.seed = surrogate, optimizer, seed
 
     def on_train_epoch_start(self) -> None:
         """Start the random numbers of this epoch."""
@@ -76,11 +60,10 @@ class SurrogateModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW and one-cycle, stepped with every optimiser step."""
-        optimizer, schedule = make_optimizer(
+        optimizer, schedule = self.make_optimizer(
             self.surrogate,
             total_steps=int(self.trainer.estimated_stepping_batches),
             fused=not str(self.trainer.precision).endswith("mixed"),  # Lightning clips between
-            **self.optimizer_options,
         )
         return {
             "optimizer": optimizer,

@@ -12,11 +12,22 @@ from toy import SIZES, ToyDataset, make_toy
 
 from flare_geo.cli.train import make_surrogate, train
 from flare_geo.metrics import relative_l2
-from flare_geo.nn import Flare, Surrogate
+from flare_geo.nn import Flare, PointModel, Surrogate
 from flare_geo.train.optimizer import parameter_groups
 
 small = partial(Flare, hidden_channels=16, num_layers=2, heads=2, num_latents=8, init="default")
 options = {"model": small, "batch_size": 4, "lr": 5e-3, "accelerator": "cpu"}
+
+
+class Mine(PointModel):
+    """A user's own model: one linear layer."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__(in_channels, out_channels)
+        self.lin = nn.Linear(in_channels, out_channels)
+
+    def forward(self, x, ptr=None):
+        return self.lin(x)
 
 
 @pytest.fixture
@@ -141,27 +152,15 @@ def test_ragged_batches_reach_the_loss_cloud_by_cloud(toy):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(toy, tmp_path):
-    class Explodes(nn.Module):
-        def __init__(self, in_channels, out_channels):
-            super().__init__()
-            self.lin = nn.Linear(in_channels, out_channels)
-
+    class Explodes(Mine):
         def forward(self, x, ptr=None):
-            return self.lin(x) * float("nan")
+            return super().forward(x) * float("nan")
 
     with pytest.raises(ValueError, match="the training loss is nan in epoch 0: lower --lr"):
         train(toy, tmp_path / "run", **{**options, "model": Explodes}, epochs=2)
 
 
 def test_an_own_model_is_saved_and_loaded(toy, tmp_path):
-    class Mine(nn.Module):
-        def __init__(self, in_channels, out_channels):
-            super().__init__()
-            self.lin = nn.Linear(in_channels, out_channels)
-
-        def forward(self, x, ptr=None):
-            return self.lin(x)
-
     run = train(toy, tmp_path / "run", **{**options, "model": Mine}, epochs=1)
     with pytest.raises(ValueError, match=r"class 'Mine', which is not one of Flare: pass model="):
         Surrogate.from_pretrained(run / "last")
