@@ -20,12 +20,12 @@ def choose(arguments: Sequence[str]) -> tuple[Callable[..., Any], str, list[str]
     action, name = arguments[:2]
     verb, rest = f"data {action} {name}", list(arguments[2:])
     if action == "inspect":
-        return lambda_for(name), verb, rest
+        return inspect_verb(name), verb, rest
     return getattr(DATASETS[name], action), verb, rest
 
 
-def lambda_for(name: str) -> Callable[..., None]:
-    """`inspect` of one data set."""
+def inspect_verb(name: str) -> Callable[..., None]:
+    """The function behind `data inspect NAME`."""
 
     def inspect(root: Path) -> None:
         """Print the counts, channels, units and statistics of every split.
