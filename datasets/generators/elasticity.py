@@ -18,14 +18,15 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import scipy.sparse as sp
@@ -278,11 +279,23 @@ def _compute(num_samples: int, seed: int, workers: int, log: bool) -> dict[str, 
     if workers == 1:
         samples = list(bar(map(task, range(num_samples))))
     else:
-        one_thread = mock.patch.dict(os.environ, OMP_NUM_THREADS="1")  # per worker, for BLAS
-        with one_thread, ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        with _one_thread_each(), ProcessPoolExecutor(workers, get_context("spawn")) as pool:
             samples = list(bar(pool.map(task, range(num_samples), chunksize=8)))
     axis = {"XY": 2, "sigma": 1, "rr": 1, "theta": 0}
     return {FILES[key]: np.stack([one[key] for one in samples], axis[key]) for key in FILES}
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes spawned inside use one BLAS thread: that is read from the environment at start."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("OMP_NUM_THREADS")
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before
 
 
 def _checksums(folder: Path) -> dict[str, str]:

@@ -43,7 +43,15 @@ def test_two_hundred_ragged_batches(backend):
         check_permutation_equivariance(conv, 16, sizes, generator=generator)
 
 
-def test_two_hundred_ragged_batches_through_the_paper_model():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_properties_are_exact_in_float64(backend):
+    model = Flare(3, 1, backend=backend).double()
+    sizes = [3, 1, 0, 40, 2]
+    check_clouds_are_independent(model, 3, sizes, tolerance=1e-13, dtype=torch.float64)
+    check_permutation_equivariance(model, 3, sizes, tolerance=1e-13, dtype=torch.float64)
+
+
+def test_ragged_batches_through_the_paper_model():
     generator = torch.Generator().manual_seed(2)
     model = Flare(3, 1)
     for _ in range(20):
