@@ -7,16 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import yaml
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from flare_geo.cli.run import source_of
 from flare_geo.datasets import PackedDataset
 from flare_geo.files import write_aside
 from flare_geo.nn import Flare, PointModel, Surrogate
-from flare_geo.provenance import provenance
 from flare_geo.train.checkpoint import SafeCheckpointIO, SaveBest
 from flare_geo.train.data import SplitsDataModule, fields_of, fit_scalers
 from flare_geo.train.module import SurrogateModule
@@ -164,10 +163,7 @@ def make_surrogate(
 ) -> Surrogate:
     """A fresh model between the channels of a data set, its scalers fitted on the split given."""
     inputs, outputs = fields_of(data)
-    info = {
-        "dataset": {"name": data.name, "source": data.source},
-        "provenance": provenance(),
-    }
+    info = {"dataset": {"name": data.name, "source": data.source}}
     surrogate = Surrogate(model(len(inputs), len(outputs)), inputs, outputs, info=info)
     fit_scalers(surrogate, data, raw)
     return surrogate
@@ -208,7 +204,7 @@ def _announce(
 ) -> None:
     held_out = 0 if splits.validation is None else len(splits.validation)
     parameters = sum(p.numel() for p in surrogate.parameters())
-    generated = " (generated data)" if data.source.get("generated") else ""
+    generated = " (generated data)" if source_of(data) == "generated" else ""
     print(
         f"{data.name}{generated}: {len(data)} training and {held_out} validation cases; "
         f"{type(surrogate.model).__name__} with {parameters:,} parameters on "
@@ -227,4 +223,3 @@ def _quieten() -> None:
     """Lightning's greetings and tips go; its warnings and errors stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    torch.set_float32_matmul_precision("highest")

@@ -16,6 +16,7 @@ from flare_geo.files import write_aside
 from flare_geo.nn.flare import Flare
 from flare_geo.nn.model import PointModel
 from flare_geo.nn.scaler import Scaler
+from flare_geo.provenance import provenance
 
 FORMAT = 1
 MODELS: dict[str, type[PointModel]] = {"Flare": Flare}
@@ -47,7 +48,7 @@ class Surrogate(nn.Module):
         outputs: the output channels in order.
         input_scaler: statistics of the inputs; identity if None.
         output_scaler: statistics of the outputs; identity if None.
-        info: what else to keep in `config.json`: data set, source, git revision.
+        info: what else to keep in `config.json`; a loaded surrogate keeps the provenance it had.
 
     Shapes:
         - **batch:** a `Data` or `Batch` with the fields of `inputs`, each `[N, c]`
@@ -88,8 +89,9 @@ class Surrogate(nn.Module):
 
     def forward(self, batch: Data) -> Tensor:
         """Predict at every point of every cloud: `[N, out]` in physical units."""
-        x = self.assemble(batch)
-        ptr = batch.ptr if "ptr" in batch else None
+        return self._predict(self.assemble(batch), batch.get("ptr"))
+
+    def _predict(self, x: Tensor, ptr: Tensor | None) -> Tensor:
         y: Tensor = self.model(self.input_scaler(x), ptr)
         return self.output_scaler.inverse(y)
 
@@ -125,7 +127,7 @@ class Surrogate(nn.Module):
             ValueError: if an input is missing, of another width, or not finite.
         """
         device = self.input_scaler.mean.device
-        x = self.assemble(data)
+        x, ptr = self.assemble(data), data.get("ptr")
         if not torch.isfinite(x).all():
             row, column = torch.nonzero(~torch.isfinite(x))[0].tolist()
             channel = self.inputs[column]
@@ -136,7 +138,7 @@ class Surrogate(nn.Module):
         training = self.training
         self.eval()
         try:
-            pred = self(data.to(device, non_blocking=True) if device.type != "cpu" else data)
+            pred = self._predict(x.to(device), None if ptr is None else ptr.to(device))
         finally:
             self.train(training)
         result = data.clone().cpu()
@@ -152,8 +154,7 @@ class Surrogate(nn.Module):
         folder = Path(folder)
         config = {
             "format": FORMAT,
-            "flare_geo": __version__,
-            "torch": torch.__version__,
+            "provenance": provenance(self.input_scaler.mean.device),
             "architecture": {
                 "class": type(self.model).__name__,
                 "arguments": getattr(self.model, "config", None),
@@ -207,7 +208,7 @@ class Surrogate(nn.Module):
             model,
             [Field(**f) for f in config.pop("inputs")],
             [Field(**f) for f in config.pop("outputs")],
-            info={k: v for k, v in config.items() if k not in ("format", "flare_geo", "torch")},
+            info={k: v for k, v in config.items() if k != "format"},
         )
         try:
             surrogate.load_state_dict(weights)
