@@ -10,7 +10,7 @@ import numpy as np
 from flare_geo.viz import page as pages
 from flare_geo.viz import theme
 from flare_geo.viz.convert import as_mesh
-from flare_geo.viz.field import LINE, MARGIN
+from flare_geo.viz.page import LINE, MARGIN
 from flare_geo.viz.scene import View, draw, scene
 from flare_geo.viz.values import (
     ColorScale,
@@ -135,14 +135,7 @@ def plot_comparison_grid(
     for row in rows:
         row.put(page, columns, width, y, label)
         y += row.height
-    if note:
-        page.text(
-            note, MARGIN, page.height - MARGIN // 2, size=theme.SMALL_SIZE, color=theme.SOFT_INK
-        )
-    image = page.image()
-    if path is not None:
-        pages.write_png(image, path)
-    return image
+    return page.finished(note, path)
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,12 @@ import numpy as np
 from flare_geo.viz import page as pages
 from flare_geo.viz import theme
 from flare_geo.viz.convert import as_mesh
+from flare_geo.viz.page import LINE, MARGIN
 from flare_geo.viz.scene import View, draw, scene
 from flare_geo.viz.values import ColorScale, field_scale, find_values, magnitude, per_row
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
-
-MARGIN = 50  # pixels around a page
-LINE = 46  # pixels a line of text takes
 
 
 def plot_field(
@@ -119,11 +117,4 @@ def framed(
     if scale is not None:
         bar = min(height, 700)
         page.color_bar(scale, MARGIN + width + 40, top + (height - bar) // 2, bar, label)
-    if note:
-        page.text(
-            note, MARGIN, page.height - MARGIN // 2, size=theme.SMALL_SIZE, color=theme.SOFT_INK
-        )
-    image = page.image()
-    if path is not None:
-        pages.write_png(image, path)
-    return image
+    return page.finished(note, path)

@@ -15,6 +15,8 @@ from flare_geo.viz import theme
 from flare_geo.viz.values import ColorScale
 
 BAR_WIDTH = 26  # pixels
+MARGIN = 50  # pixels around a page
+LINE = 46  # pixels a line of text takes
 BAR_ROOM = 180  # pixels a bar takes with its numbers and label
 
 
@@ -98,6 +100,16 @@ class Page:
             labelpad=6,
             parse_math=False,
         )
+
+    def finished(self, note: str | None, path: str | os.PathLike[str] | None) -> np.ndarray:
+        """Set the note at the foot, write the page where wanted, and return it."""
+        if note:
+            y = self.height - MARGIN // 2
+            self.text(note, MARGIN, y, size=theme.SMALL_SIZE, color=theme.SOFT_INK)
+        image = self.image()
+        if path is not None:
+            write_png(image, path)
+        return image
 
     def image(self) -> np.ndarray:
         """Return the finished page, uint8 `[height, width, 3]`."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from flare_geo.cli.run import source_of
 from flare_geo.datasets import DATASETS
 from flare_geo.nn import Scaler
 
@@ -42,7 +43,7 @@ def inspect_dataset(name: str, root: Path) -> None:
     """Print the counts, channels, units and statistics of every split of a data set."""
     for split in DATASETS[name].splits:
         dataset = DATASETS[name](root, split)
-        generated = ", generated" if dataset.source.get("generated") else ""
+        generated = ", generated" if source_of(dataset) == "generated" else ""
         sizes = torch.tensor([case.pos.shape[0] for case in dataset])
         if len(dataset) == 0:
             print(f"{name} {split}: no cases")

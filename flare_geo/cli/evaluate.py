@@ -2,13 +2,11 @@
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 from tqdm import tqdm
 
 from flare_geo.cli.run import (
@@ -62,7 +60,7 @@ def evaluate(
     surrogate, checkpoint = open_checkpoint(run, checkpoint)
     surrogate.to(choose_device(device))
     dataset = open_data(run, split, data)
-    table = [row for row, _ in case_errors(surrogate, dataset)]
+    table = case_errors(surrogate, dataset)
     target = run / "evaluation" / f"{split}{options_suffix(data)}"
     summary = summarise(table, surrogate, dataset) | {
         "run": str(run),
@@ -85,18 +83,17 @@ def evaluate(
     return summary
 
 
-def case_errors(
-    surrogate: Surrogate, dataset: PackedDataset
-) -> Iterator[tuple[dict[str, Any], Data]]:
-    """Row by row: the errors of a case, and the case with its prediction `pred`."""
+def case_errors(surrogate: Surrogate, dataset: PackedDataset) -> list[dict[str, Any]]:
+    """The errors of every case, one row each."""
     check_targets(surrogate, dataset)
     if len(dataset) == 0:
         raise ValueError(f"{dataset.name}: the split '{dataset.split}' has no cases")
     source = source_of(dataset)
     mean = surrogate.output_scaler.mean.cpu()
+    table = []
     for index in tqdm(range(len(dataset)), desc=dataset.split, leave=False, disable=None):
         data = surrogate.predict(dataset[index])
-        row = {
+        row: dict[str, Any] = {
             "case": data.name,
             "index": index,
             "points": data.pos.shape[0],
@@ -104,7 +101,8 @@ def case_errors(
             **{name: float(metric(data.pred, data.y)) for name, metric in METRICS.items()},
             "rel_l2_training_mean": float(relative_l2(mean.expand_as(data.y), data.y)),
         }
-        yield row, data
+        table.append(row)
+    return table
 
 
 def summarise(

@@ -1,5 +1,6 @@
 """Entry point of `flare-geo`: finds the verb, reads its options, says errors in one line."""
 
+import errno
 import importlib
 import inspect
 import re
@@ -16,6 +17,7 @@ VERBS = {
 USAGE = "usage: flare-geo VERB [options]\n\nverbs:\n" + "\n".join(
     f"  {verb:10} {text}" for verb, text in VERBS.items()
 )
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 EPILOGUE = "\n\n`flare-geo VERB --help` lists the options of a verb."
 
 
@@ -81,13 +83,13 @@ def run_function(function: Callable[..., Any], verb: str, arguments: Sequence[st
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"flare-geo {message}" if message else "flare-geo failed", file=sys.stderr)
+    print(f"flare-geo {message}", file=sys.stderr)
     return status
 
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, OSError) and error.errno in (27, 28, 122):  # too large, full, quota
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
         text += "; nothing that was saved before is lost, free some space and run the command again"
     return text
 

@@ -46,7 +46,7 @@ def render(
     if not 0 <= channel < len(surrogate.outputs):
         raise ValueError(f"channel must be 0 to {len(surrogate.outputs) - 1}, got {channel}")
     field = surrogate.outputs[channel]
-    rows = [row for row, _ in case_errors(surrogate, dataset)]
+    rows = case_errors(surrogate, dataset)
     if cases is None:
         ranked = sorted(rows, key=lambda row: row["rel_l2"])
         chosen = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
@@ -65,14 +65,13 @@ def render(
         title = label if label == row["case"] else f"{label}: {row['case']}"
         return Comparison(case, case.y[:, channel], case.pred[:, channel], title)
 
-    source = source_of(dataset)
     path = out or run / "pictures" / f"{split}{options_suffix(data)}.png"
     plot_comparison_grid(
         [comparison(label, row) for label, row in chosen.items()],
         label=field.label,
         path=path,
         title=f"{dataset.name}, {split} split ({len(rows)} cases)",
-        note="generated data" if source == "generated" else None,
+        note="generated data" if source_of(dataset) == "generated" else None,
     )
     print(f"picture: {path}")
     return path

@@ -25,11 +25,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 Replacement = str | Callable[[re.Match[str]], str]
+OWN_PREFIXES = ("embed.", "blocks.", "norm.", "head.")
 COMPILED = r"^(_orig_mod\.|module\.)+"
-RENAMES: list[
-    tuple[str, Replacement]
-] = [  # applied in this order; the first three turn older dialects into the current one
-    (COMPILED, ""),
+# Applied in this order; the first two turn older dialects into the current one.
+RENAMES: list[tuple[str, Replacement]] = [
     (r"^(blocks\.\d+)\.ln(\d)\.", r"\1.norm\2."),
     (r"^out_proj\.(ln|mlp)\.", lambda m: f"out_proj.{'0' if m[1] == 'ln' else '1'}."),
     (r"^in_proj\.", "embed."),
@@ -76,12 +75,10 @@ def read_official(
         shadow = source.get("ema_shadow") if ema else {}
         if ema and not shadow:
             raise ValueError("the checkpoint has no averaged weights (ema_shadow); use ema=False")
-        clean = re.compile(COMPILED)
-        raw = {clean.sub("", k): v for k, v in source["model_state"].items()}
-        source = raw | {clean.sub("", k): v for k, v in (shadow or {}).items()}
+        source = _uncompiled(source["model_state"]) | _uncompiled(shadow or {})
     elif ema:
         raise ValueError("only a trainer checkpoint has averaged weights; use ema=False")
-    state = {str(k): v for k, v in source.items() if isinstance(v, Tensor)}
+    state = _uncompiled(source)
     if not any(k.endswith("att.latent_q") for k in state):
         raise ValueError("this is no FLARE.py state dict: it has no key 'blocks.0.att.latent_q'")
     return state
@@ -149,7 +146,9 @@ def convert_official(
     return config, weights
 
 
-OWN_PREFIXES = ("embed.", "blocks.", "norm.", "head.")
+def _uncompiled(state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The tensors of a state dict, without the prefixes of torch.compile and DataParallel."""
+    return {re.sub(COMPILED, "", str(k)): v for k, v in state.items() if isinstance(v, Tensor)}
 
 
 def _channels_and_latents(weights: Mapping[str, Tensor]) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """The splits of a data set as loaders of packed batches."""
 
+import torch
 from lightning import LightningDataModule
 from torch.utils.data import DistributedSampler
 from torch_geometric.data import Data
@@ -90,12 +91,10 @@ def fit_scalers(surrogate: Surrogate, dataset: PackedDataset, raw: tuple[str, ..
         raise ValueError(
             f"raw names the field '{sorted(unknown)[0]}', the data have {', '.join(sorted(fields))}"
         )
-    for name, channels, assemble in (
-        ("input_scaler", surrogate.inputs, surrogate.assemble),
-        ("output_scaler", surrogate.outputs, lambda data: data.y),
-    ):
-        scaler = Scaler.fit(assemble(data) for data in dataset)
-        for column, channel in enumerate(channels):
-            if channel.field in raw:
-                scaler.mean[column], scaler.std[column] = 0.0, 1.0
-        setattr(surrogate, name, scaler)
+    both = Scaler.fit(torch.cat([surrogate.assemble(data), data.y], dim=1) for data in dataset)
+    for column, channel in enumerate(surrogate.inputs + surrogate.outputs):
+        if channel.field in raw:
+            both.mean[column], both.std[column] = 0.0, 1.0
+    n = len(surrogate.inputs)
+    surrogate.input_scaler = Scaler(both.mean[:n].clone(), both.std[:n].clone())
+    surrogate.output_scaler = Scaler(both.mean[n:].clone(), both.std[n:].clone())
