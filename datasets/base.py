@@ -10,22 +10,24 @@ import logging
 import os
 import pickle
 import re
-import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
-from tqdm import tqdm
 
+from flare_geo.datasets.packing import Fault, pack
 from flare_geo.datasets.store import PackedStore, find_fault, write_store
 
-FORMAT = 1
+FORMAT = 2
+SOURCE = "SOURCE.json"
 logger = logging.getLogger(__name__)
 
 
@@ -41,10 +43,11 @@ class PackedDataset(Dataset, ABC):
     """A data set that packs its raw files on first use into ``root/processed``.
 
     A concrete set declares ``name``, ``splits``, ``channels`` and ``how_to_get``, and implements
-    :meth:`raw_files` and :meth:`read`. Everything else is here: every case is checked when it is
-    packed; the packed file is made anew whenever a raw file, an option, ``pre_transform`` or
-    ``pre_filter`` is not the one it was made with; a root that cannot be written to is served
-    from memory. Each split is a file of its own (see :mod:`flare_geo.datasets.store`).
+    :meth:`raw_files`, :meth:`cases` and :meth:`read_case`. Everything else is here: every case is
+    checked when it is packed; the packed file is made anew whenever a raw file, an option,
+    ``pre_transform`` or ``pre_filter`` is not the one it was made with; packing that was cut goes
+    on where it was; a root that cannot be written to is served from memory. Each split is a file
+    of its own (see :mod:`flare_geo.datasets.store`); once it is there the raw files may go.
 
     A ``pre_transform`` or ``pre_filter`` is recognised by its source and its pickled state. One
     that cannot be pickled (a lambda) cannot be recognised, so the cases are packed at each start.
@@ -57,18 +60,25 @@ class PackedDataset(Dataset, ABC):
         pre_filter: Only cases for which this is true are packed.
         force_reload: Pack again in any case.
         log: Show progress (on a terminal) and say what is unusual.
+        num_points: Draw this many random points of a cloud on every access, without connectivity;
+            None gives clouds whole. The training split draws others in every epoch (see
+            :meth:`set_epoch`), the other splits always the same ones.
+        skip_unsound: Leave out cases that are not sound and say which, instead of raising.
+        workers: Processes that read the raw files when they are packed; where more than one, they
+            are spawned, so a script needs ``if __name__ == "__main__":``.
 
     Raises:
-        ValueError: unknown split, or a case that is not sound.
+        ValueError: unknown split, or cases that are not sound: all of them are named.
         FileNotFoundError: a raw file is missing; says where it was sought and how to get it.
     """
 
     name: ClassVar[str]
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
-    channels: ClassVar[dict[str, tuple[Channel, ...]]]
+    channels: dict[str, tuple[Channel, ...]]
+    """What the user sees in each field; a set whose options choose sets it on the instance."""
     how_to_get: ClassVar[str]
     version: ClassVar[int] = 1
-    """To be raised when :meth:`read` changes what it returns."""
+    """To be raised when :meth:`read_case` changes what it returns."""
 
     def __init__(
         self,
@@ -79,10 +89,18 @@ class PackedDataset(Dataset, ABC):
         pre_filter: Callable[[Data], bool] | None = None,
         force_reload: bool = False,
         log: bool = True,
+        *,
+        num_points: int | None = None,
+        skip_unsound: bool = False,
+        workers: int = 1,
     ) -> None:
         if split not in self.splits:
             raise ValueError(f"{self.name} has no split '{split}', only {', '.join(self.splits)}")
+        if num_points is not None and num_points < 1:
+            raise ValueError(f"num_points must be at least 1 or None, got {num_points}")
         self.split = split
+        self.num_points, self.skip_unsound, self.workers = num_points, skip_unsound, workers
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # loading processes see it
         folder = str(Path(root).expanduser())
         super().__init__(folder, transform, pre_transform, pre_filter, log, force_reload)
         self.store = self._open_store()
@@ -92,13 +110,38 @@ class PackedDataset(Dataset, ABC):
         """The files this split is read from, found with :meth:`find_raw`."""
 
     @abstractmethod
-    def read(self) -> Iterator[Data]:
-        """The cases of the split, in order: ``pos``, ``y``, ``name``, and ``x``, ``face``."""
+    def cases(self) -> Sequence[Any]:
+        """What :meth:`read_case` takes for each case of the split, in order; small, picklable."""
+
+    @abstractmethod
+    def read_case(self, key: Any) -> Data:
+        """One case as it is packed: ``pos``, ``name``, mostly ``y``, and what else there is.
+
+        Called in several processes. A ValueError or OSError makes the case an unsound one.
+        """
 
     @property
     def options(self) -> dict[str, Any]:
-        """The set's own keyword arguments, as given."""
+        """The set's own keyword arguments that change what is packed, as given."""
         return {}
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """The set's own keyword arguments that only change what is shown, as given."""
+        return {}
+
+    @property
+    def packed_channels(self) -> dict[str, tuple[Channel, ...]]:
+        """Channels of what :meth:`read_case` returns, where they differ from ``channels``."""
+        return self.channels
+
+    def present(self, data: Data) -> Data:
+        """From the packed case to what the user sees, on every access: targets chosen, units."""
+        return data
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the training split draw the random points of this epoch, in all its processes."""
+        self._epoch.fill_(epoch)
 
     @classmethod
     def download(cls, root: str | Path) -> None:  # type: ignore[override]
@@ -127,6 +170,8 @@ class PackedDataset(Dataset, ABC):
 
     def with_split(self, split: str) -> Self:
         """The same data set with the same options, another split."""
+        own = {k: getattr(self, k) for k in ("num_points", "skip_unsound", "workers")}
+        takes = inspect.signature(type(self)).parameters
         return type(self)(
             self.root,
             split,
@@ -136,6 +181,8 @@ class PackedDataset(Dataset, ABC):
             self.force_reload,
             self.log,
             **self.options,
+            **self.view,
+            **{key: value for key, value in own.items() if key in takes},
         )
 
     def len(self) -> int:
@@ -144,7 +191,12 @@ class PackedDataset(Dataset, ABC):
 
     def get(self, idx: int) -> Data:
         """Case ``idx``, before ``transform``."""
-        return self.store[idx]
+        if self.num_points is None:
+            return self.present(self.store[idx])
+        epoch = int(self._epoch) if self.split == "train" else -1
+        digest = hashlib.sha256(f"{epoch} {self.store.names[idx]}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+        return self.present(self.store.sample(idx, self.num_points, generator))
 
     def find_raw(self, filename: str) -> Path:
         """The one file of this name in ``root``, ``root/raw`` or anywhere below ``root``."""
@@ -179,59 +231,134 @@ class PackedDataset(Dataset, ABC):
         return [str(self.path)]
 
     def _open_store(self) -> PackedStore:
-        attrs, recognised = self._describe()
-        if recognised and not self.force_reload:
-            try:
-                store = PackedStore(self.path)
-            except (OSError, KeyError, ValueError):
-                pass  # none yet, or not one of ours
-            else:
-                if store.attrs.get("fingerprint") == attrs["fingerprint"]:
-                    return store
-        if _is_writable(self.path.parent):
-            write_store(self.path, self._cases(), attrs)
-            return PackedStore(self.path)
+        path = self.path
+        try:
+            attrs = self._describe()
+        except FileNotFoundError:
+            store = self._packed()  # the raw files may have gone since
+            if store is None or store.attrs["recipe"] != self._recipe():
+                raise
+            return self._accept(store)
+        if _is_writable(path.parent):
+            with FileLock(path.with_name(f".{path.stem}.lock")):  # one packs, the others wait
+                store = self._packed()
+                fresh = store is not None and store.attrs["fingerprint"] == attrs["fingerprint"]
+                if store is None or not fresh or self.force_reload:
+                    keys = self.cases()
+                    read = partial(self._read, keys)
+                    pack(
+                        path,
+                        len(keys),
+                        read,
+                        attrs,
+                        workers=self.workers,
+                        on_faults=self._on_faults,
+                        log=self.log,
+                    )
+                    return PackedStore(path)
+            return self._accept(store)
+        store = self._packed()
+        fresh = store is not None and store.attrs["fingerprint"] == attrs["fingerprint"]
+        if store is not None and fresh and not self.force_reload:
+            return self._accept(store)
         if self.log:
             logger.warning("%s: %s is read-only, keeping the data in memory", self.name, self.root)
         buffer = BytesIO()
-        write_store(buffer, self._cases(), attrs)
+        write_store(buffer, self._sound_cases(), attrs)
         return PackedStore(buffer)
 
-    def _cases(self) -> Iterator[Data]:
-        widths = {key: len(channels) for key, channels in self.channels.items()}
-        quiet = not (self.log and sys.stderr.isatty())
-        for i, data in enumerate(tqdm(self.read(), f"{self.name} {self.split}", disable=quiet)):
-            if fault := find_fault(data, widths):
-                raise ValueError(
-                    f"{self.name} case {i}: {fault} [{self.split}, {data.get('name')}]"
-                )
-            if self.pre_filter is not None and not self.pre_filter(data):
-                continue
-            yield data if self.pre_transform is None else self.pre_transform(data)
+    def _packed(self) -> PackedStore | None:
+        """The packed file, if there is one of ours."""
+        try:
+            store = PackedStore(self.path)
+        except (OSError, ValueError):
+            return None
+        return store if {"recipe", "fingerprint", "source"} <= store.attrs.keys() else None
 
-    def _describe(self) -> tuple[dict[str, Any], bool]:
-        """What is written into the packed file, and whether the hooks can be recognised."""
+    def _accept(self, store: PackedStore) -> PackedStore:
+        left_out = [Fault(*fault) for fault in store.attrs.get("left_out", [])]
+        if left_out:
+            self._on_faults(left_out)
+        return store
+
+    def _on_faults(self, faults: list[Fault]) -> None:
+        """Name every unsound case: as an error, or as a warning if they shall be left out."""
+        shown = "; ".join(f"{f.case}: {f.reason}" for f in faults[:5])
+        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
+        number = "1 case is" if len(faults) == 1 else f"{len(faults)} cases are"
+        text = f"{self.name} {self.split}: {number} not sound: {shown}{more}"
+        if not self.skip_unsound:
+            raise ValueError(f"{text} (to leave them out: skip_unsound=True)")
+        if self.log:
+            logger.warning("%s; left out", text)
+
+    def _read(self, keys: Sequence[Any], i: int) -> Data | Fault | None:
+        """Case i, checked and passed through the hooks."""
+        try:
+            data = self.read_case(keys[i])
+        except (ValueError, OSError) as error:
+            return Fault(str(keys[i]), " ".join(str(error).split()))
+        widths = {key: len(channels) for key, channels in self.packed_channels.items()}
+        name = str(data.get("name", keys[i]))
+        if fault := find_fault(data, widths):
+            return Fault(name, fault)
+        if self.pre_filter is not None and not self.pre_filter(data):
+            return None
+        if self.pre_transform is not None:
+            data = self.pre_transform(data)
+            if fault := find_fault(data, {}):
+                return Fault(name, f"after pre_transform: {fault}")
+        return data
+
+    def _sound_cases(self) -> Iterator[Data]:
+        keys = self.cases()
+        read = [self._read(keys, i) for i in range(len(keys))]
+        if faults := [case for case in read if isinstance(case, Fault)]:
+            self._on_faults(faults)
+        yield from (case for case in read if isinstance(case, Data))
+
+    def _recipe(self) -> str:
+        """A text that changes with all that decides what is packed, but for the raw files."""
+        channels = {k: [c._asdict() for c in v] for k, v in self.packed_channels.items()}
+        hooks = [_identify(hook)[0] for hook in (self.pre_transform, self.pre_filter)]
+        what = [FORMAT, self.version, self.name, self.split, self.options, channels, hooks]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+    def _describe(self) -> dict[str, Any]:
+        """What is written into the packed file; its fingerprint is never seen again if a hook
+        cannot be recognised.
+        """
         files = self.raw_files()
-        source = {"generated": False}
-        beside = files[0].parent / "SOURCE.json"
-        if beside.is_file():
-            try:
-                source |= json.loads(beside.read_text(encoding="utf-8"))
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{beside}: not a JSON object ({error})") from None
         hooks = [_identify(self.pre_transform), _identify(self.pre_filter)]
+        stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
         attrs = {
             "name": self.name,
             "split": self.split,
             "options": self.options,
-            "channels": {k: [c._asdict() for c in v] for k, v in self.channels.items()},
-            "source": source,
+            "channels": {k: [c._asdict() for c in v] for k, v in self.packed_channels.items()},
+            "source": self._source_of(files),
             "hooks": [text for text, _ in hooks],
+            "recipe": self._recipe(),
         }
-        stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-        made_from = json.dumps([FORMAT, self.version, attrs, stats], sort_keys=True)
+        once = None if all(recognised for _, recognised in hooks) else os.urandom(16).hex()
+        made_from = json.dumps([attrs, stats, once], sort_keys=True)
         attrs["fingerprint"] = hashlib.sha256(made_from.encode()).hexdigest()
-        return attrs, all(recognised for _, recognised in hooks)
+        return attrs
+
+    def _source_of(self, files: list[Path]) -> dict[str, Any]:
+        """What SOURCE.json says, beside the first raw file or in a folder above, up to root."""
+        source: dict[str, Any] = {"generated": False}
+        root = Path(self.root).resolve()
+        for folder in files[0].resolve().parents if files else ():
+            path = folder / SOURCE
+            if path.is_file():
+                try:
+                    return source | json.loads(path.read_text(encoding="utf-8"))
+                except (ValueError, TypeError) as error:
+                    raise ValueError(f"{path}: not a JSON object ({error})") from None
+            if folder == root:
+                break
+        return source
 
 
 def _identify(hook: Callable[[Data], Any] | None) -> tuple[str, bool]:

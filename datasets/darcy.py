@@ -1,79 +1,70 @@
-"""The small Darcy set of the neuraloperator library: flow through a two-phase medium."""
+"""The Darcy set of the FNO benchmark: flow through a medium of two phases."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
-from torch import Tensor
 from torch_geometric.data import Data
 
 from flare_geo.datasets.base import Channel, PackedDataset
-from flare_geo.datasets.download import RemoteFile, fetch
+from flare_geo.datasets.grids import HOW_TO_GET, download_archive, grid_face, square_points
+from flare_geo.datasets.mat import MatFile, Rows
 
-COMMIT = "93d3f0633e048c915004cd782cb339acf06e1157"
-BASE_URL = (
-    f"https://raw.githubusercontent.com/neuraloperator/neuraloperator/{COMMIT}"
-    "/neuralop/data/datasets/data/"
-)
-FILES = (
-    RemoteFile(
-        "darcy_train_16.pt",
-        1_280_999,
-        "0be662acdb1dab7dfd1a1da0b140e97f75cc94f98a14edcf768abe6968b3b418",
+CHANNELS: dict[str, tuple[Channel, ...]] = {
+    "pos": (
+        Channel("x", "1", "first coordinate in the unit square"),
+        Channel("y", "1", "second coordinate in the unit square"),
     ),
-    RemoteFile(
-        "darcy_test_16.pt",
-        64_999,
-        "d2b19af9d4a6ae04ba2de54b8ecccc8b89766472faf6ce7f506c0b2a60f69a4c",
-    ),
-    RemoteFile(
-        "darcy_test_32.pt",
-        256_999,
-        "bcbd10622373e94df84a17fcdb72ac4317d76e024c2499d21fd1fd34d0742cfd",
-    ),
-)
-COUNTS = {("train", 16): 1000, ("test", 16): 50, ("test", 32): 50}
+    "x": (Channel("a", "1", "coefficient, 12 or 3"),),
+    "y": (Channel("u", "1", "solution"),),
+}
 
 
 class DarcyDataset(PackedDataset):
-    r"""Pressure in a unit square of two materials, on grids of 16 x 16 and 32 x 32 points.
+    r"""Pressure in a unit square of two materials: ``piececonst_r421_N1024_smooth{1,2}.mat``.
 
-    **This is not the FNO benchmark.** It is the small set that the `neuraloperator
-    <https://github.com/neuraloperator/neuraloperator>`_ library carries for its examples (MIT,
-    "2023 NeuralOperator developers", 1.6 MB): another coefficient, another scale of the solution
-    and another resolution than ``piececonst_r421_N1024_smooth1.mat``. Errors on the one say
-    nothing about the other.
+    From the `Fourier neural operator <https://arxiv.org/abs/2010.08895>`_ (Li et al., 2021): the
+    Google Drive folder named in its repository (MIT; the data carry no licence of their own), also
+    in ``FNO.tar.gz`` at https://huggingface.co/datasets/vedantpuri/PDESurrogates. :meth:`generate`
+    computes a set by the recipe of its authors; ``source["generated"]`` tells the two apart.
+    The small set of the neuraloperator library is another one: :class:`SmallDarcyDataset`.
 
     .. math:: -\nabla\cdot(a \nabla u) = 1 \text{ on } (0,1)^2, \qquad u = 0 \text{ on the boundary}
 
-    ``x`` is 1 where :math:`a` is high, 0 where it is low; solving again shows a contrast of 18 to
-    19 and a solution scaled by a constant (about 51 for :math:`a` = 1 where it is low), so
-    neither has a unit.
+    with :math:`a` = 12 where a Gaussian field is positive and 3 elsewhere. No units.
 
     ::
 
-        root/darcy_train_16.pt   {"x": bool [1000, 16, 16], "y": float32 [1000, 16, 16]}
-        root/darcy_test_16.pt    likewise, 50 samples
-        root/darcy_test_32.pt    the same 50 samples at twice the resolution
-        root/processed/darcy_resolution{16,32}_num_val50_{train,val,test}.h5
+        root/piececonst_r421_N1024_smooth1.mat   coeff, sol [n, 421, 421], MATLAB 5 or 7.3
+        root/piececonst_r421_N1024_smooth2.mat   likewise, another seed
+        root/SOURCE.json                         only beside generated files
+        root/processed/darcy_resolution421_stride5_{train,val,test}.h5
 
-    ======  ==========================================  ===========
-    split   samples                                     resolution
-    ======  ==========================================  ===========
-    train   the training file less its last num_val     16
-    val     the last num_val of the training file       16
-    test    the test file, all 50                       16 or 32
-    ======  ==========================================  ===========
+    They may lie in ``root``, ``root/raw`` or anywhere below. Officially n = 1024 in both:
 
-    Point (i, j) of a grid lies at (i, j) / resolution, first index first: the samples begin on
-    the boundary and end one step before it, and index 2i of the fine grid is index i of the
-    coarse one. The files do not say so; it follows from the data (the mean solution vanishes at
-    step -0.02 and 16.01, and solving again misfits least with this spacing).
+    ======  =========================================  ====================
+    split   samples                                    at n = 1024
+    ======  =========================================  ====================
+    train   the first 1000 n // 1024 of ``smooth1``    0 ... 999
+    val     the rest of ``smooth1``                    1000 ... 1023
+    test    the first 200 of ``smooth2``               0 ... 199
+    ======  =========================================  ====================
+
+    The literature trains on the first 1000 and tests on the first 200 of the other file. The 24 it
+    leaves unused choose checkpoints here, so the published split is untouched and nothing is ever
+    chosen on the test file. They are few, but checkpoints are compared on the same 24.
+
+    ``coeff[n, i, j]`` and ``sol[n, i, j]`` lie at (i, j) / 420, the first index first, as all who
+    use the set place them (some with the two coordinates exchanged: equation and distribution
+    are symmetric). By the recipe they are values at cell centres, (2i + 1) / 842, which is 0.0012
+    away at most; hence ``sol`` is small but not zero on the outer ring.
+
+    A file is read as a whole when a split is packed (1.5 GB of memory for a version 5 file): the
+    samples are the fastest axis in it, so a single one is spread over all of it.
 
     Args:
         root: Folder of the files.
@@ -83,35 +74,34 @@ class DarcyDataset(PackedDataset):
         pre_filter: Only cases for which this is true are packed.
         force_reload: Pack again in any case.
         log: Show progress (on a terminal) and say what is unusual.
-        resolution: 16, or 32 for the test split.
-        num_val: Training samples held out for validation, 0 to 999; 0 leaves ``val`` empty.
+        resolution: Points a side in the files: 421, or 241 for the files of that name.
+        stride: Take every stride-th point of each side; a divisor of ``resolution`` - 1, so that
+            both ends are met. 5 gives the 85 x 85 points of the literature.
+        skip_unsound: Leave out cases that are not sound and say which, instead of raising.
 
     Shapes:
-        ``pos [r*r, 2]``, ``x [r*r, 1]`` 0 or 1, ``y [r*r, 1]``, ``face [3, 2(r-1)(r-1)]``
-        counter-clockwise, ``name`` like ``"test_0007"`` by sample index in its file.
+        With s = (resolution - 1) / stride + 1 points a side: ``pos [s*s, 2]``, ``x [s*s, 1]``,
+        ``y [s*s, 1]``, the point of (i, j) in row s i + j; ``face [3, 2(s-1)(s-1)]``
+        counter-clockwise; ``name`` like ``"smooth1_0042"`` by file and index.
 
     Raises:
-        ValueError: no such resolution in that split, ``num_val`` out of range, or a file that is
-            not the expected one (also a pickle of anything but tensors).
+        ValueError: no such stride, or a file that is not the expected one.
         FileNotFoundError: no files; says how to get them.
 
     Example:
-        >>> DarcyDataset.download("data/darcy")
-        >>> test = DarcyDataset("data/darcy", "test", resolution=32)
-        >>> test[0]
-        Data(face=[3, 1922], pos=[1024, 2], x=[1024, 1], y=[1024, 1], name='test_0000')
+        >>> DarcyDataset.generate("data/darcy", num_train=20, num_test=4)
+        >>> train = DarcyDataset("data/darcy", "train")
+        >>> train[0]
+        Data(face=[3, 14112], pos=[7225, 2], x=[7225, 1], y=[7225, 1], name='smooth1_0000')
     """
 
     name: ClassVar[str] = "darcy"
-    channels: ClassVar[dict[str, tuple[Channel, ...]]] = {
-        "pos": (
-            Channel("x", "1", "first coordinate in the unit square"),
-            Channel("y", "1", "second coordinate in the unit square"),
-        ),
-        "x": (Channel("a", "1", "coefficient: 1 where high, 0 where low"),),
-        "y": (Channel("u", "1", "solution, scaled by an unknown constant"),),
-    }
-    how_to_get: ClassVar[str] = "to fetch it (1.6 MB): flare-geo data download darcy --root {root}"
+    channels = CHANNELS
+    how_to_get: ClassVar[str] = (
+        HOW_TO_GET.format(archive="FNO.tar.gz", name=name)
+        + ", or run: flare-geo data generate darcy --root {root} (the small set of neuraloperator "
+        "is darcy_small)"
+    )
 
     def __init__(
         self,
@@ -123,100 +113,97 @@ class DarcyDataset(PackedDataset):
         force_reload: bool = False,
         log: bool = True,
         *,
-        resolution: int = 16,
-        num_val: int = 50,
+        resolution: int = 421,
+        stride: int = 5,
+        skip_unsound: bool = False,
     ) -> None:
-        if not 0 <= num_val < COUNTS["train", 16]:
-            raise ValueError(f"num_val must be 0 to 999, got {num_val}")
-        if resolution not in (16, 32):
-            raise ValueError(f"darcy has resolutions 16 and 32 (test only), got {resolution}")
-        if resolution == 32 and split in ("train", "val"):
-            raise ValueError(f"darcy has resolution 32 for the test split only, not for '{split}'")
-        self.resolution, self.num_val = resolution, num_val
-        super().__init__(root, split, transform, pre_transform, pre_filter, force_reload, log)
+        if resolution < 2:
+            raise ValueError(f"resolution must be at least 2, got {resolution}")
+        if stride < 1 or (resolution - 1) % stride:
+            divisors = [d for d in range(1, resolution) if (resolution - 1) % d == 0]
+            raise ValueError(
+                f"stride must divide {resolution - 1}, got {stride}; possible are "
+                f"{', '.join(map(str, divisors))}"
+            )
+        self.resolution, self.stride = resolution, stride
+        super().__init__(
+            root,
+            split,
+            transform,
+            pre_transform,
+            pre_filter,
+            force_reload,
+            log,
+            skip_unsound=skip_unsound,
+        )
 
     @property
     def options(self) -> dict[str, Any]:
-        """Resolution and number of validation samples."""
-        return {"resolution": self.resolution, "num_val": self.num_val}
+        """Resolution of the files and stride."""
+        return {"resolution": self.resolution, "stride": self.stride}
 
     @classmethod
-    def download(cls, root: str | Path, base_url: str = BASE_URL, log: bool = True) -> None:
-        """Fetch the three files from the neuraloperator repository into ``root``.
+    def download(cls, root: str | Path, resolution: int = 421, log: bool = True) -> None:
+        """Fetch FNO.tar.gz into ``root`` and unpack the two files of this set."""
+        both = f"piececonst_r{resolution}_N1024_smooth[12].mat"
+        download_archive("FNO.tar.gz", both, root, log)
 
-        Files that are there and right are kept; others are complete and right when they appear.
+    @classmethod
+    def generate(
+        cls,
+        root: str | Path,
+        num_train: int = 1024,
+        num_test: int = 200,
+        seed: int = 0,
+        resolution: int = 421,
+        matlab: Literal["5", "7.3"] = "5",
+        workers: int | None = None,
+        log: bool = True,
+    ) -> None:
+        """Solve as many samples and write them to ``root`` in the official form.
 
         Args:
-            root: Folder for the files.
-            base_url: Where to take them from.
-            log: Say size and licence first, show progress on a terminal.
-
-        Raises:
-            OSError: the server cannot be reached.
-            ValueError: it sends something else.
+            root: Folder for the files, empty or begun with the same arguments.
+            num_train: Samples in ``smooth1``, officially 1024, about 1 s each.
+            num_test: Samples in ``smooth2``, officially 1024; 200 are used.
+            seed: The same seed gives the same samples.
+            resolution: Points a side. Samples at another one are not those of 421 made coarser.
+            matlab: Version of the files.
+            workers: Number of processes; None is one per core.
+            log: Say what is done, show progress on a terminal.
         """
-        if log:
-            size = sum(file.size for file in FILES) / 1e6
-            print(
-                f"darcy: {len(FILES)} files, {size:.1f} MB, MIT licence (2023 NeuralOperator "
-                f"developers), from {base_url}",
-                file=sys.stderr,
-            )
-        for file in FILES:
-            fetch(file, base_url, Path(root).expanduser(), log)
+        from flare_geo.datasets.generators.darcy import generate_darcy
+
+        generate_darcy(root, num_train, num_test, seed, resolution, matlab, workers, log)
 
     def raw_files(self) -> list[Path]:
         """The one file this split lies in."""
-        return [self.find_raw(f"darcy_{self._part}_{self.resolution}.pt")]
+        return [self.find_raw(file_name(self.resolution, 2 if self.split == "test" else 1))]
 
-    def read(self) -> Iterator[Data]:
-        """The samples of the split."""
-        count = COUNTS[self._part, self.resolution]
-        x, y = _load(self.raw_files()[0], (count, self.resolution, self.resolution))
-        pos, face = grid(self.resolution)
-        start = count - self.num_val if self.split == "val" else 0
-        end = count - self.num_val if self.split == "train" else count
-        for i in range(start, end):
-            yield Data(
-                pos=pos.clone(),
-                x=x[i].reshape(-1, 1).float(),  # [r * r, 1]
-                y=y[i].reshape(-1, 1),
-                face=face.clone(),
-                name=f"{self._part}_{i:04d}",
-            )
+    def cases(self) -> Sequence[Rows]:
+        """The samples of the split, with their arrays: the file is read here, once."""
+        file = MatFile(self.raw_files()[0])
+        side = (self.resolution, self.resolution)
+        n = file.count("coeff", side)
+        if file.count("sol", side) != n:
+            raise ValueError(f"{file.path}: 'coeff' and 'sol' differ in the number of samples")
+        train = 1000 * n // 1024
+        first, last = {"train": (0, train), "val": (train, n), "test": (0, min(n, 200))}[self.split]
+        every = slice(None, None, self.stride)
+        a, u = (
+            file.read(key, (slice(first, last), every, every)).astype(np.float32)
+            for key in ("coeff", "sol")
+        )
+        part = "smooth2" if self.split == "test" else "smooth1"
+        return [Rows(f"{part}_{first + i:04d}", (a[i], u[i])) for i in range(last - first)]
 
-    @property
-    def _part(self) -> str:
-        return "test" if self.split == "test" else "train"
-
-
-def grid(resolution: int) -> tuple[Tensor, Tensor]:
-    """Points at (i, j) / r, the last index fastest, and two triangles for every square of four.
-
-    Shapes:
-        ``pos [r*r, 2]``, ``face [3, 2(r-1)(r-1)]`` counter-clockwise.
-    """
-    step = torch.arange(resolution)
-    pos = torch.cartesian_prod(step, step).float() / resolution
-    corner = (step[:-1, None] * resolution + step[:-1]).flatten()
-    first, second = corner + resolution, corner + 1  # one step along each axis
-    lower = torch.stack([corner, first, first + 1])
-    upper = torch.stack([corner, first + 1, second])
-    return pos, torch.cat([lower, upper], dim=1)
+    def read_case(self, key: Rows) -> Data:
+        """One sample on its grid."""
+        side = (self.resolution - 1) // self.stride + 1
+        a, u = (torch.from_numpy(part.reshape(-1, 1)) for part in key.arrays)  # [s * s, 1]
+        return Data(pos=square_points(side), x=a, y=u, face=grid_face(side, side), name=key.name)
 
 
-def _load(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    advice = "get it again: flare-geo data download darcy --root ROOT"
-    with path.open("rb") as file:
-        try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except (UnpicklingError, RuntimeError, EOFError, OSError):
-            content = None
-    if content is None:
-        raise ValueError(f"{path} is not a file of plain tensors; {advice}")
-    for key, dtype in (("x", torch.bool), ("y", torch.float32)):
-        value = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(value, Tensor) or value.dtype != dtype or value.shape != shape:
-            got = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else "none"
-            raise ValueError(f"{path}: expected '{key}' {dtype} {list(shape)}, got {got}; {advice}")
-    return content["x"], content["y"]
+def file_name(resolution: int, part: int) -> str:
+    """Official name of the training (1) or test (2) file."""
+    return f"piececonst_r{resolution}_N1024_smooth{part}.mat"

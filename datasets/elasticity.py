@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,10 +11,19 @@ from numpy.typing import NDArray
 from torch_geometric.data import Data
 
 from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.grids import HOW_TO_GET, download_archive, load_npy
 
+FILES = tuple(f"Random_UnitCell_{key}_10.npy" for key in ("XY", "sigma", "rr"))
 NUM_POINTS, NUM_ANGLES = 972, 42
 CENTRE = 0.5
 MARGIN = 0.01  # the curve through the radii and the edge of the mesh differ by less
+CHANNELS: dict[str, tuple[Channel, ...]] = {
+    "pos": (
+        Channel("x", "1", "first coordinate in the unit cell"),
+        Channel("y", "1", "second coordinate in the unit cell, along the traction"),
+    ),
+    "y": (Channel("von Mises stress", "Pa", "von Mises stress at the point"),),
+}
 
 
 class ElasticityDataset(PackedDataset):
@@ -75,17 +83,16 @@ class ElasticityDataset(PackedDataset):
     """
 
     name: ClassVar[str] = "elasticity"
-    channels: ClassVar[dict[str, tuple[Channel, ...]]] = {
-        "pos": (
-            Channel("x", "1", "first coordinate in the unit cell"),
-            Channel("y", "1", "second coordinate in the unit cell, along the traction"),
-        ),
-        "y": (Channel("von Mises stress", "Pa", "von Mises stress at the point"),),
-    }
+    channels = CHANNELS
     how_to_get: ClassVar[str] = (
-        "unpack Geo-FNO.tar.gz (8.6 GB) of https://huggingface.co/datasets/vedantpuri/PDESurrogates"
-        " there, or run: flare-geo data generate elasticity --root {root}"
+        HOW_TO_GET.format(archive="Geo-FNO.tar.gz (8.6 GB)", name=name)
+        + ", or run: flare-geo data generate elasticity --root {root}"
     )
+
+    @classmethod
+    def download(cls, root: str | Path, log: bool = True) -> None:
+        """Fetch Geo-FNO.tar.gz (8.6 GB) into ``root`` and unpack the files of this set."""
+        download_archive("Geo-FNO.tar.gz", "Meshes/Random_UnitCell_*_10.npy", root, log)
 
     @classmethod
     def generate(
@@ -109,43 +116,50 @@ class ElasticityDataset(PackedDataset):
 
     def raw_files(self) -> list[Path]:
         """Points and stress, and the void radii if they lie beside the points."""
-        points = self.find_raw("Random_UnitCell_XY_10.npy")
-        radius = points.with_name("Random_UnitCell_rr_10.npy")
-        files = [points, self.find_raw("Random_UnitCell_sigma_10.npy")]
+        points = self.find_raw(FILES[0])
+        radius = points.with_name(FILES[2])
+        files = [points, self.find_raw(FILES[1])]
         return [*files, radius] if radius.is_file() else files
 
-    def read(self) -> Iterator[Data]:
-        """The samples of the split, read from memory-mapped arrays."""
-        points_file, stress_file, *radius_file = self.raw_files()
-        points = _load(points_file, (NUM_POINTS, 2, None))
-        n = points.shape[2]
-        stress = _load(stress_file, (NUM_POINTS, n))
-        radius = _load(radius_file[0], (NUM_ANGLES, n)) if radius_file else None
-        samples = {
+    def cases(self) -> range:
+        """Indices of the samples of the split."""
+        n = self._arrays()[0].shape[2]
+        return {
             "train": range(n // 2),
             "val": range(n // 2, n // 2 + n // 10),
             "test": range(n - n // 10, n),
-        }
-        for i in samples[self.split]:
-            pos = np.array(points[:, :, i], dtype=np.float64)  # [972, 2]
-            yield Data(
-                pos=torch.from_numpy(pos).float(),
-                y=torch.from_numpy(np.array(stress[:, i], dtype=np.float32)).unsqueeze(1),
-                face=self._face(pos, None if radius is None else radius[:, i], i),
-                name=f"cell_{i:04d}",
-            )
+        }[self.split]
 
-    def _face(self, pos: NDArray[Any], radius: NDArray[Any] | None, i: int) -> torch.Tensor | None:
-        from scipy.spatial import QhullError
+    def read_case(self, key: int) -> Data:
+        """Sample ``key``, from memory-mapped arrays."""
+        points, stress, radius = self._arrays()
+        pos = np.array(points[:, :, key], dtype=np.float64)  # [972, 2]
+        return Data(
+            pos=torch.from_numpy(pos).float(),
+            y=torch.from_numpy(np.array(stress[:, key], dtype=np.float32)).unsqueeze(1),
+            face=_face(pos, None if radius is None else radius[:, key]),
+            name=f"cell_{key:04d}",
+        )
 
-        if not np.isfinite(pos).all():
-            return None  # reported with its field when the case is packed
-        if radius is not None and not np.isfinite(radius).all():
-            raise ValueError(f"{self.name} sample {i}: the void radii hold non-finite values")
-        try:
-            return torch.from_numpy(triangulate(pos, radius))
-        except QhullError:
-            raise ValueError(f"{self.name} sample {i}: its points span no area") from None
+    def _arrays(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
+        points_file, stress_file, *radius_file = self.raw_files()
+        points = load_npy(points_file, (NUM_POINTS, 2, None))
+        n = points.shape[2]
+        radius = load_npy(radius_file[0], (NUM_ANGLES, n)) if radius_file else None
+        return points, load_npy(stress_file, (NUM_POINTS, n)), radius
+
+
+def _face(pos: NDArray[Any], radius: NDArray[Any] | None) -> torch.Tensor | None:
+    from scipy.spatial import QhullError
+
+    if not np.isfinite(pos).all():
+        return None  # reported with its field when the case is packed
+    if radius is not None and not np.isfinite(radius).all():
+        raise ValueError("the void radii hold non-finite values")
+    try:
+        return torch.from_numpy(triangulate(pos, radius))
+    except QhullError:
+        raise ValueError("its points span no area") from None
 
 
 def triangulate(pos: NDArray[Any], radius: NDArray[Any] | None = None) -> NDArray[np.int64]:
@@ -196,21 +210,3 @@ def _reach(mesh: Any, circumradius: NDArray[Any], sound: NDArray[Any]) -> NDArra
     links = coo_array((both[both], (one[both], other[both])), shape=(len(large), len(large)))
     _, label = connected_components(links, directed=False)
     return large & (label == label[start])
-
-
-def _load(path: Path, expected: tuple[int | None, ...]) -> NDArray[Any]:
-    """Memory-map a .npy array; an expected None stands for the number of samples."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a plain .npy array ({error}); get it again") from None
-    fits = array.ndim == len(expected) and all(
-        e in (None, s) for e, s in zip(expected, array.shape, strict=True)
-    )
-    if not fits or array.dtype.kind != "f":
-        wanted = ", ".join("samples" if e is None else str(e) for e in expected)
-        raise ValueError(
-            f"{path}: expected floats of shape ({wanted}), got {array.dtype} "
-            f"{array.shape}; put the official files there, the sample axis last, all of one set"
-        )
-    return array

@@ -1,36 +1,49 @@
 """Clouds of points packed end to end in one HDF5 file.
 
-Layout, for B clouds with N points and F faces in all::
+Layout, for B clouds with N points, F faces and M cells in all::
 
-    points/ptr  [B + 1] int64      cloud b owns the rows ptr[b]:ptr[b+1] of every array beside it
-    points/pos  [N, d]  float32
-    points/y    [N, c]  float32    likewise points/x and every other array with a row per point
-    face/ptr    [B + 1] int64
-    face/face   [F, 3]  int32      three points of the same cloud, counted from its first one
-    cases/name  [B]     str        likewise cases/<key> [B, g]: what a cloud has only once
-    attrs       JSON               whatever the writer wants to say about the file
+    points/ptr     [B + 1] int64    cloud b owns the rows ptr[b]:ptr[b+1] of every array beside it
+    points/pos     [N, d]  float32
+    points/y       [N, c]  float32  likewise points/x and every other array with a row per point
+    points/order   [N, 1]  int32    only where clouds are shuffled: row j was point order[j]
+    face/ptr       [B + 1] int64    face/face [F, 3] int32, points of the same cloud
+    cells/ptr      [B + 1] int64    cells/cells [M, k] int32, likewise
+    cases/name     [B]     str      cases/sha256 [B] str: of what the file holds of a case
+    cases/shuffled [B]     bool     likewise cases/<key> [B, g]: what a cloud has only once
+    attrs          JSON             whatever the writer wants to say about the file
 
-Nothing is padded and nothing is pickled.
+Nothing is padded, compressed or pickled. Every array lies in the file in one piece, so a process
+reads rows straight from their place in it, without the HDF5 library and without a lock.
+
+Large clouds are shuffled when they are written: any stretch of their rows is a random sample.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Data
 
 from flare_geo.files import write_aside
 
-CHUNK_BYTES = 2**17
+SHUFFLE_ABOVE = 2**16
+"""Clouds of more points than this are shuffled."""
+
+BLOCK_BYTES = 2**26
+CONNECTIVITY = ("face", "cells")
+OWN = ("name", "sha256", "shuffled")  # in the group `cases`, written by this file
 
 
 def find_fault(data: Data, widths: Mapping[str, int]) -> str | None:
@@ -38,7 +51,8 @@ def find_fault(data: Data, widths: Mapping[str, int]) -> str | None:
 
     Args:
         data: The case: ``pos [n, d]`` and ``name``, then ``x [n, f]``, ``y [n, c]``,
-            ``face [3, f]``, other arrays ``[n, .]`` per point or ``[1, g]`` per case.
+            ``face [3, f]``, ``cells [m, k]``, other arrays ``[n, .]`` per point or ``[1, g]`` per
+            case.
         widths: Number of channels of each array that must be there.
     """
     if not isinstance(data.get("name"), str):
@@ -50,17 +64,20 @@ def find_fault(data: Data, widths: Mapping[str, int]) -> str | None:
     for key, value in data.to_dict().items():
         if key == "name":
             continue
+        if key in (*OWN, "order", "ptr", "batch"):
+            return f"field '{key}' has a name that is kept for the store"
         if not isinstance(value, Tensor):
             return f"field '{key}' is a {type(value).__name__}, only tensors can be packed"
         shape = f"has shape {list(value.shape)}"
         if value.dim() != 2:
             return f"field '{key}' {shape}, expected two dimensions"
-        if key == "face":
-            if value.dtype != torch.int64 or value.shape[0] != 3:
-                return f"field 'face' {shape} and is {value.dtype}, expected [3, f] torch.int64"
+        if key in CONNECTIVITY:
+            if value.dtype != torch.int64 or (key == "face" and value.shape[0] != 3):
+                wanted = "[3, f]" if key == "face" else "[m, k]"
+                return f"field '{key}' {shape} and is {value.dtype}, expected {wanted} torch.int64"
             outside = (value < 0) | (value >= n)
             if outside.any():
-                return f"field 'face' names point {int(value[outside][0])}, there are {n}"
+                return f"field '{key}' names point {int(value[outside][0])}, there are {n}"
             continue
         if key in ("pos", "x", "y"):
             if value.dtype != torch.float32:
@@ -79,101 +96,276 @@ def find_fault(data: Data, widths: Mapping[str, int]) -> str | None:
 
 
 def write_store(target: Path | BytesIO, cases: Iterable[Data], attrs: Mapping[str, Any]) -> None:
-    """Pack cases into one file, one after the other, so only one is held in memory.
+    """Pack cases into one file; at most about 64 MB, or one case, are held in memory.
 
     A file is written under another name in the same folder, synced and renamed at the end: after
     an interruption the former file, or none, is there. Writers do not disturb one another.
 
     Args:
-        target: Path of the file, or a buffer.
-        cases: The cases, see :func:`find_fault`. All have the same fields and channels.
+        target: Path of the file, or a buffer (then all cases are held in memory).
+        cases: The cases, see :func:`find_fault`. All have the same fields and channels, and names
+            of their own.
         attrs: Anything JSON can hold; ``attrs["name"]``, if any, is named in errors.
+            ``attrs["channels"]``, as :class:`PackedDataset` writes it, also names the columns of
+            the arrays.
 
     Raises:
         ValueError: if a case is not sound or differs from the first one; says which and how.
     """
     if isinstance(target, BytesIO):
+        join_stores(target, [_write_block(BytesIO(), list(_sound(cases, attrs)), attrs)], attrs)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.stem}-", dir=target.parent) as folder:
+        parts: list[Path | BytesIO] = []
+        block: list[Data] = []
+        held = 0
+        for data in _sound(cases, attrs):
+            block.append(data)
+            held += case_bytes(data)
+            if held >= BLOCK_BYTES:
+                parts.append(_write_block(Path(folder, f"{len(parts)}.h5"), block, attrs))
+                block, held = [], 0
+        parts.append(_write_block(BytesIO(), block, attrs))
+        join_stores(target, parts, attrs)
+
+
+def write_block(target: Path, cases: Sequence[Data], attrs: Mapping[str, Any]) -> None:
+    """Write a few cases that are in memory as a store; parts for :func:`join_stores`."""
+    with write_aside(target) as aside:
+        _write_block(aside, cases, attrs)
+
+
+def join_stores(
+    target: Path | BytesIO, parts: Sequence[Path | BytesIO], attrs: Mapping[str, Any]
+) -> None:
+    """Put stores one behind the other; the sizes are known, so no array is held in memory.
+
+    Raises:
+        ValueError: two cases have one name, or the fields of the parts differ; says which.
+    """
+    if isinstance(target, BytesIO):
         with h5py.File(target, "w") as file:
-            _write(file, cases, attrs)
+            _join(file, parts, attrs)
         return
     with write_aside(target) as aside, h5py.File(aside, "w") as file:
-        _write(file, cases, attrs)
+        _join(file, parts, attrs)
 
 
-def _write(file: h5py.File, cases: Iterable[Data], attrs: Mapping[str, Any]) -> None:
-    names: list[str] = []
-    arrays: dict[str, h5py.Dataset] = {}
-    ptr: dict[str, list[int]] = {"points": [0]}
-    first: dict[str, tuple[str, int, torch.dtype]] = {}  # field -> group, width, dtype
+def case_bytes(data: Data) -> int:
+    """Number of bytes of the tensors of a case."""
+    return sum(v.nbytes for v in data.to_dict().values() if isinstance(v, Tensor))
+
+
+def _sound(cases: Iterable[Data], attrs: Mapping[str, Any]) -> Iterator[Data]:
     for i, data in enumerate(cases):
-        fault = find_fault(data, {key: width for key, (_, width, _) in first.items()})
-        fields = (
-            {} if fault else {k: v.detach().cpu() for k, v in data.to_dict().items() if k != "name"}
-        )
-        if not fault and not first:
-            first = {
-                k: (_group(k, v, data), _rows(k, v).shape[1], v.dtype) for k, v in fields.items()
-            }
-            ptr |= {group: [0] for group, _, _ in first.values() if group != "cases"}
-        for key, value in fields.items():
-            if key not in first:
-                fault = f"field '{key}' was not there in the cases before"
-            elif value.dtype != first[key][2]:
-                fault = f"field '{key}' is {value.dtype}, it was {first[key][2]} before"
-            elif first[key][0] == "points" and value.shape[0] != data.pos.shape[0]:
-                fault = f"field '{key}' has one row, it had one per point before"
-            elif first[key][0] == "cases" and value.shape[0] != 1:
-                fault = f"field '{key}' has one row per point, it had one per case before"
+        if fault := find_fault(data, {}):
+            raise ValueError(f"{attrs.get('name', 'store')} case {i}: {fault}")
+        yield data
+
+
+def _write_block(
+    target: Path | BytesIO, cases: Sequence[Data], attrs: Mapping[str, Any]
+) -> Path | BytesIO:
+    """Cases that were found sound, each array in one piece."""
+    with h5py.File(target, "w") as file:
+        layout = _layout(cases, attrs)
+        sizes = [data["pos"].shape[0] for data in cases]
+        shuffled = [n > SHUFFLE_ABOVE for n in sizes]
+        rows: dict[str, list[NDArray[Any]]] = {path: [] for path in layout}
+        if any(shuffled):
+            rows["points/order"] = []
+        ends: dict[str, list[int]] = {"points": [0]}
+        ends |= {path.split("/")[0]: [0] for path in layout if path.split("/")[0] in CONNECTIVITY}
+        digests: list[str] = []
+        for data, mixed in zip(cases, shuffled, strict=True):
+            n = data["pos"].shape[0]
+            order = _order(data["name"], n) if mixed else np.arange(n)
+            own: dict[str, NDArray[Any]] = {}
+            for path in rows:
+                group, key = path.split("/")
+                if path == "points/order":
+                    value = order.astype(np.int32)[:, None]
+                elif group in CONNECTIVITY:
+                    value = (data[key].T if key == "face" else data[key]).numpy().astype(np.int32)
+                    ends[group].append(ends[group][-1] + len(value))
+                else:
+                    value = data[key].detach().cpu().numpy()
+                    value = value[order] if mixed and group == "points" else value
+                own[key] = np.ascontiguousarray(value)
+                rows[path].append(own[key])
+            digests.append(_checksum(own, mixed))
+            ends["points"].append(ends["points"][-1] + n)
+        for path, arrays in rows.items():
+            file[path] = np.concatenate(arrays)
+        for group, places in ends.items():
+            file[f"{group}/ptr"] = np.array(places, dtype=np.int64)
+        text = h5py.string_dtype()
+        file["cases/name"] = np.array([data["name"] for data in cases], dtype=text)
+        file["cases/sha256"] = np.array(digests, dtype=text)
+        file["cases/shuffled"] = np.array(shuffled, dtype=np.bool_)
+        file["attrs"] = json.dumps(dict(attrs))
+    return target
+
+
+def _checksum(rows: Mapping[str, NDArray[Any]], shuffled: bool) -> str:
+    """Of all arrays of a case; the same in whatever company it was packed."""
+    digest = hashlib.sha256()
+    for key in sorted(rows):
+        if key != "order" or shuffled:
+            digest.update(f"{key} {rows[key].dtype} {rows[key].shape}".encode())
+            digest.update(rows[key].data)
+    return digest.hexdigest()
+
+
+def _layout(cases: Sequence[Data], attrs: Mapping[str, Any]) -> dict[str, tuple[int, torch.dtype]]:
+    """Path in the file, width and dtype of each field, the same for all cases."""
+
+    def form(data: Data) -> dict[str, tuple[int, torch.dtype]]:
+        fields = ((k, v) for k, v in data.to_dict().items() if k != "name")
+        return {k: (v.shape[0] if k == "face" else v.shape[1], v.dtype) for k, v in fields}
+
+    if not cases:
+        return {}
+    first = form(cases[0])
+    groups = dict.fromkeys(("pos", "x", "y"), "points") | {key: key for key in CONNECTIVITY}
+    for data in cases:
+        fault = _difference(first, form(data))
+        n = data["pos"].shape[0]
+        for key in first if n != 1 and not fault else ():  # one row in a lone point tells nothing
+            group = "points" if data[key].shape[0] == n else "cases"
+            if groups.setdefault(key, group) != group and key not in CONNECTIVITY:
+                had, has = "one row per point", "one row"
+                had, has = (had, has) if group == "cases" else (has, had)
+                fault = f"field '{key}' has {has}, it had {had} before"
         if fault:
-            raise ValueError(f"{attrs.get('name', file.filename)} case {i}: {fault}")
-        for key, value in fields.items():
-            _append(file, arrays, f"{first[key][0]}/{key}", _rows(key, value).numpy())
-        for group, ends in ptr.items():
-            ends.append(ends[-1] + (data.face.shape[1] if group == "face" else data.pos.shape[0]))
-        names.append(data.name)
-    for group, ends in ptr.items():
-        file[f"{group}/ptr"] = np.array(ends, dtype=np.int64)
-    file["cases/name"] = np.array(names, dtype=h5py.string_dtype())
-    file["attrs"] = json.dumps(attrs)
+            raise ValueError(f"{attrs.get('name', 'store')} case {data['name']}: {fault}")
+    groups = {key: groups.get(key, "cases") for key in first}
+    return {f"{groups[key]}/{key}": form for key, form in first.items()}
 
 
-def _group(key: str, value: Tensor, data: Data) -> str:
-    if key == "face":
-        return "face"
-    if key in ("pos", "x", "y") or value.shape[0] == data.pos.shape[0] != 1:
-        return "points"
-    return "cases"
+def _difference(first: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    for key in sorted(first.keys() | other.keys()):
+        if key not in other:
+            return f"field '{key}' is missing, the cases before have it"
+        if key not in first:
+            return f"field '{key}' was not there in the cases before"
+        if first[key] != other[key]:
+            (width, dtype), (had, was) = other[key], first[key]
+            got = f"has {width} channels" if width != had else f"is {dtype}"
+            return f"field '{key}' {got}, it {'had ' + str(had) if width != had else f'was {was}'}"
+    return None
 
 
-def _rows(key: str, value: Tensor) -> Tensor:
-    return value.T.to(torch.int32) if key == "face" else value
+def _order(name: str, n: int) -> NDArray[np.int64]:
+    """The random order of a large cloud: it depends on its name and size alone."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+    return np.random.default_rng(seed).permutation(n)
 
 
-def _append(file: h5py.File, arrays: dict[str, h5py.Dataset], path: str, rows: np.ndarray) -> None:
-    if path not in arrays:
-        width = rows.shape[1]
-        chunks = (max(1, CHUNK_BYTES // max(1, width * rows.itemsize)), width)
-        arrays[path] = file.create_dataset(
-            path, (0, width), rows.dtype, maxshape=(None, width), chunks=chunks
+def _join(file: h5py.File, parts: Sequence[Path | BytesIO], attrs: Mapping[str, Any]) -> None:
+    stores = [s for s in (PackedStore(part) for part in parts) if len(s)]
+    names = [name for store in stores for name in store.names]
+    set_name = attrs.get("name", "store")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(
+            f"{set_name}: {names.count(twice)} cases have the name '{twice}'; "
+            "give each case a name of its own"
         )
-    start = arrays[path].shape[0]
-    arrays[path].resize(start + rows.shape[0], axis=0)
-    arrays[path][start:] = rows
+    paths = {path: c for store in reversed(stores) for path, c in store.columns.items()}
+    for key in {p.split("/")[1] for p in paths}:
+        if {f"points/{key}", f"cases/{key}"} <= paths.keys():  # in parts of lone points
+            del paths[f"cases/{key}"]
+    has_order = "points/order" in paths
+    for store in stores:
+        mine = {p.split("/")[1]: (c.shape[1], c.dtype) for p, c in store.columns.items()}
+        wanted = {p.split("/")[1]: (c.shape[1], c.dtype) for p, c in paths.items()}
+        if has_order:
+            mine["order"] = wanted["order"]
+        if fault := _difference(wanted, mine):
+            raise ValueError(f"{set_name} case {store.names[0]}: {fault}")
+    ptrs = {
+        group: np.concatenate([[0], np.cumsum([n for s in stores for n in s.sizes(group)])])
+        for group in ("points", *CONNECTIVITY)
+        if group == "points" or any(p.startswith(f"{group}/") for p in paths)
+    }
+    for path, column in paths.items():
+        group, key = path.split("/")
+        total = int(ptrs[group][-1]) if group in ptrs else len(names)
+        array = file.create_dataset(path, (total, column.shape[1]), column.dtype)
+        _name_columns(array, attrs.get("channels", {}).get(key, ()))
+        at = 0
+        for store in stores:
+            for rows in _stretches(store, path):
+                array[at : at + len(rows)] = rows
+                at += len(rows)
+    for group, ptr in ptrs.items():
+        file[f"{group}/ptr"] = ptr.astype(np.int64)
+    text = h5py.string_dtype()
+    file["cases/name"] = np.array(names, dtype=text)
+    file["cases/sha256"] = np.array([d for s in stores for d in s.sha256], dtype=text)
+    file["cases/shuffled"] = np.array([m for s in stores for m in s.shuffled], dtype=np.bool_)
+    file["attrs"] = json.dumps(dict(attrs))
+    for store in stores:
+        store.close()
+
+
+def _stretches(store: PackedStore, path: str) -> Iterator[NDArray[Any]]:
+    """All rows of an array, a bounded number at a time."""
+    if path == "points/order" and path not in store.columns:
+        for n in store.sizes("points"):
+            yield np.arange(n, dtype=np.int32)[:, None]
+        return
+    if path not in store.columns:  # a per-point field in a part of lone points
+        path = path.replace("points/", "cases/")
+    column = store.columns[path]
+    step = max(1, BLOCK_BYTES // max(1, column.row_bytes))
+    for start in range(0, column.shape[0], step):
+        yield store.rows(path, start, min(start + step, column.shape[0])).numpy()
+
+
+def _name_columns(array: h5py.Dataset, channels: Sequence[Mapping[str, str]]) -> None:
+    """So that others who open the file see names and units at the array."""
+    if channels:
+        array.attrs["names"] = [c["name"] for c in channels]
+        array.attrs["units"] = [c["unit"] for c in channels]
+
+
+class Column(NamedTuple):
+    """Where an array lies in the file: its rows follow one another from `offset` on."""
+
+    offset: int
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.shape[1] * self.dtype.itemsize
 
 
 class PackedStore:
     """Reads a packed file: ``store[i]`` is one case as :class:`torch_geometric.data.Data`.
 
-    A small store is read into memory on first access and every case is a copy of a slice; a large
-    one stays on disk, opened once per process on first access. A store can be pickled: the open
-    file does not travel, arrays in memory do.
+    Rows are read from their place in the file when they are asked for; nothing is kept, the
+    operating system caches what is used often. So a store of any size costs a process next to no
+    memory, and processes that were forked or to which a store was sent do not disturb each other.
 
     Args:
         source: Path of the file, or the buffer it was written to.
-        in_memory_bytes: Stores smaller than this are held in memory. Buffers always are.
+
+    Attributes:
+        names: Names of the cases.
+        ptr: Where each cloud starts, ``[B + 1]`` int64.
+        attrs: What the writer said about the file.
+        sha256: Checksum of each case.
+        shuffled: Whether a cloud lies in the file in random order.
 
     Raises:
-        OSError, KeyError, ValueError: if this is not a packed file.
+        FileNotFoundError: no such file.
+        ValueError: this is not a packed file, or it was cut off.
+        RuntimeError: on access, if a copy sent to another process finds a newer file.
 
     Example:
         >>> write_store(path, [Data(pos=pos, y=y, name="a")], {"name": "mine"})
@@ -182,71 +374,184 @@ class PackedStore:
         (1, ['a'], torch.Size([972, 1]))
     """
 
-    def __init__(self, source: Path | BytesIO, in_memory_bytes: int = 2**30) -> None:
+    def __init__(self, source: Path | BytesIO) -> None:
         self.path = source if isinstance(source, Path) else None
-        self._file: h5py.File | None = None
-        self._pid = 0
-        self._arrays: dict[str, Tensor] | None = None
-        with h5py.File(source, "r", locking=False) as file:
-            self._json: str = file["attrs"].asstr()[()]
-            self.attrs: dict[str, Any] = json.loads(self._json)
-            self.names: list[str] = file["cases/name"].asstr()[()].tolist()
-            self._fields = [f"{g}/{k}" for g in file for k in _keys(file[g]) if k not in _INDEX]
-            self._ptr = {g: torch.from_numpy(file[g]["ptr"][()]) for g in file if g in _WITH_PTR}
-            self.nbytes = sum(file[path].nbytes for path in self._fields)
-            if self.path is None:
-                self._arrays = {path: torch.from_numpy(file[path][()]) for path in self._fields}
-        self.in_memory = self.path is None or self.nbytes < in_memory_bytes
+        self._fd: int | None = None
+        self._identity = (0, 0, 0)
+        self._memory: memoryview | None = None
+        if self.path is None:
+            self._memory = source.getbuffer()  # type: ignore[union-attr]
+        else:
+            self._fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            self._identity = _identity(self._fd)
+        try:
+            with h5py.File(source, "r", locking=False) as file:
+                self._read_index(file)
+        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+            self.close()
+            text = " ".join(str(error).split())
+            raise ValueError(f"{source} is not a packed store or was cut off ({text})") from None
+
+    def _read_index(self, file: h5py.File) -> None:
+        self.attrs: dict[str, Any] = json.loads(file["attrs"].asstr()[()])
+        self.names: list[str] = file["cases/name"].asstr()[()].tolist()
+        self.sha256: list[str] = file["cases/sha256"].asstr()[()].tolist()
+        self.shuffled: list[bool] = file["cases/shuffled"][()].tolist()
+        self._ptr = {g: file[g]["ptr"][()] for g in ("points", *CONNECTIVITY) if g in file}
+        self.columns: dict[str, Column] = {}
+        self.ptr = torch.from_numpy(self._ptr["points"])
+        for group in ("points", *CONNECTIVITY, "cases"):
+            for key, array in file[group].items() if group in file else ():
+                if key == "ptr" or (group == "cases" and key in OWN):
+                    continue
+                offset = array.id.get_offset()
+                if offset is None and array.size:
+                    raise ValueError(f"{group}/{key} is compressed or cut into chunks")
+                self.columns[f"{group}/{key}"] = Column(offset or 0, array.shape, array.dtype)
 
     @property
-    def ptr(self) -> Tensor:
-        """Where each cloud starts, ``[B + 1]`` int64."""
-        return self._ptr["points"]
+    def nbytes(self) -> int:
+        """Bytes of all fields of all cases."""
+        return sum(c.shape[0] * c.row_bytes for c in self.columns.values())
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> Data:
-        i = range(len(self))[index]
-        if self.in_memory and self._arrays is None:
-            file = self._open()
-            self._arrays = {path: torch.from_numpy(file[path][()]) for path in self._fields}
-            self.close()
-        data = Data()
-        for path in self._fields:
-            group, key = path.split("/")
-            start, end = self._ptr[group][i : i + 2].tolist() if group in self._ptr else (i, i + 1)
-            if self._arrays is not None:
-                rows = self._arrays[path][start:end].clone()
-            else:
-                rows = torch.from_numpy(self._open()[path][start:end])
-            data[key] = rows.T.to(torch.int64).contiguous() if key == "face" else rows
-        data.name = self.names[i]
-        return data
+    def sizes(self, group: str = "points") -> list[int]:
+        """Points (or faces, or cells) of each cloud."""
+        return np.diff(self._ptr[group]).tolist() if group in self._ptr else [0] * len(self)
 
-    def _open(self) -> h5py.File:
-        if self._file is None or self._pid != os.getpid():
-            self._file, self._pid = h5py.File(self.path, "r", locking=False), os.getpid()
-            if self._file["attrs"].asstr()[()] != self._json:
+    def rows(self, path: str, start: int, stop: int) -> Tensor:
+        """Rows of one array, as they lie in the file: ``rows("points/y", 0, 10)``."""
+        column = self.columns[path]
+        out = np.empty((stop - start, column.shape[1]), column.dtype)
+        if out.nbytes:
+            self._read_into(out.data.cast("B"), column.offset + start * column.row_bytes)
+        return torch.from_numpy(out)
+
+    def __getitem__(self, index: int) -> Data:
+        """Case ``index`` whole, its points in the order they had before packing."""
+        i = range(len(self))[index]
+        order = None
+        if self.shuffled[i]:
+            start, stop = self._place("points", i)
+            order = self.rows("points/order", start, stop)[:, 0].long()
+        fields: dict[str, Any] = {}
+        for path in self.columns:
+            group, key = path.split("/")
+            if key == "order":
+                continue
+            rows = self.rows(path, *self._place(group, i))
+            if key in CONNECTIVITY:
+                rows = rows.T if key == "face" else rows
+                rows = torch.empty(rows.shape, dtype=torch.int64).copy_(rows)
+            elif group == "points" and order is not None:
+                rows = torch.empty_like(rows).index_copy_(0, order, rows)
+            fields[key] = rows
+        return Data.from_dict(fields | {"name": self.names[i]})
+
+    def sample(self, index: int, num_points: int, generator: torch.Generator) -> Data:
+        """A random sample of the points of case ``index``, without its connectivity.
+
+        Points are drawn without replacement, all subsets of a small cloud with equal chance. Of a
+        shuffled cloud it is the stretch of rows from a random one on, a single read. A cloud with
+        no more than ``num_points`` points comes whole.
+
+        Args:
+            index: Which case.
+            num_points: How many points.
+            generator: Decides which.
+        """
+        i = range(len(self))[index]
+        start, stop = self._place("points", i)
+        n = stop - start
+        if num_points < 1:
+            raise ValueError(f"num_points must be at least 1, got {num_points}")
+        pick: Tensor | None = None
+        begin, count = 0, n
+        if num_points < n and self.shuffled[i]:
+            begin = int(torch.randint(n, (), generator=generator))
+            count = num_points
+        elif num_points < n:
+            pick = torch.randperm(n, generator=generator)[:num_points]
+        fields: dict[str, Any] = {}
+        for path in self.columns:
+            group, key = path.split("/")
+            if key in ("order", *CONNECTIVITY):
+                continue
+            if group == "cases":
+                fields[key] = self.rows(path, i, i + 1)
+                continue
+            rows = self.rows(path, start + begin, start + min(begin + count, n))
+            if begin + count > n:
+                rows = torch.cat([rows, self.rows(path, start, start + begin + count - n)])
+            fields[key] = rows if pick is None else rows[pick]
+        return Data.from_dict(fields | {"name": self.names[i]})
+
+    def find_damage(self) -> list[str]:
+        """Names of the cases whose content is not what was written; reads the whole file."""
+        damaged = []
+        for i, name in enumerate(self.names):
+            paths = (path.split("/") for path in self.columns)
+            rows = {k: self.rows(f"{g}/{k}", *self._place(g, i)).numpy() for g, k in paths}
+            if _checksum(rows, self.shuffled[i]) != self.sha256[i]:
+                damaged.append(name)
+        return damaged
+
+    def _place(self, group: str, i: int) -> tuple[int, int]:
+        if group == "cases":
+            return i, i + 1
+        ptr = self._ptr[group]
+        return int(ptr[i]), int(ptr[i + 1])
+
+    def _read_into(self, view: memoryview, offset: int) -> None:
+        if self._memory is not None:
+            view[:] = self._memory[offset : offset + len(view)]
+            return
+        if self._fd is None:
+            assert self.path is not None
+            self._fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            if _identity(self._fd) != self._identity:
                 self.close()
                 raise RuntimeError(
                     f"{self.path} was packed anew meanwhile; create the data set again"
                 )
-        return self._file
+        done = 0
+        while done < len(view):
+            got = _read_at(self._fd, view[done:], offset + done)
+            if got == 0:
+                raise ValueError(f"{self.path} was cut off; delete it to have it packed anew")
+            done += got
 
     def close(self) -> None:
         """Close the file, if it is open; the next access opens it again."""
-        if self._file is not None:
-            self._file.close()
-        self._file = None
+        if self._fd is not None:
+            os.close(self._fd)
+        self._fd = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", None) is not None:
+            self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_file": None}
+        memory = None if self._memory is None else bytes(self._memory)
+        return self.__dict__ | {"_fd": None, "_memory": memory}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state
+        if self._memory is not None:
+            self._memory = memoryview(self._memory)
 
 
-_INDEX = ("ptr", "name")
-_WITH_PTR = ("points", "face")
+def _identity(fd: int) -> tuple[int, int, int]:
+    stat = os.fstat(fd)
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-def _keys(node: h5py.Group | h5py.Dataset) -> list[str]:
-    return list(node) if isinstance(node, h5py.Group) else []
+def _read_at(fd: int, view: memoryview, offset: int) -> int:
+    """Read at a place of a file without moving its cursor, which processes may share."""
+    if hasattr(os, "preadv"):
+        return os.preadv(fd, [view], offset)
+    with os.fdopen(os.dup(fd), "rb", buffering=0) as file:  # Windows: no fork, no shared cursor
+        file.seek(offset)
+        return file.readinto(view) or 0

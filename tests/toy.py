@@ -1,6 +1,6 @@
 """A data set of small ragged clouds with a smooth field, for tests of everything around it."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +26,16 @@ class ToyDataset(PackedDataset):
     def raw_files(self) -> list[Path]:
         return [self.find_raw("toy.npy")]
 
-    def read(self) -> Iterator[Data]:
+    def cases(self) -> Sequence[int]:
+        return range(len(SIZES))
+
+    def read_case(self, key: int) -> Data:
         seed = int(np.load(self.find_raw("toy.npy"))[0]) + self.splits.index(self.split)
-        generator = torch.Generator().manual_seed(seed)
-        for i, n in enumerate(SIZES):
-            pos = torch.rand(n, 2, generator=generator)
-            centre = torch.rand(2, generator=generator)
-            y = 5 + (3 * (pos - centre).norm(dim=1, keepdim=True)).sin()
-            yield Data(pos=pos, y=y, name=f"toy_{i}")
+        generator = torch.Generator().manual_seed(seed * len(SIZES) + key)
+        pos = torch.rand(SIZES[key], 2, generator=generator)
+        centre = torch.rand(2, generator=generator)
+        y = 5 + (3 * (pos - centre).norm(dim=1, keepdim=True)).sin()
+        return Data(pos=pos, y=y, name=f"toy_{key}")
 
 
 def make_toy(root: Path, seed: int = 0) -> Path:

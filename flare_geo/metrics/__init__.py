@@ -1,5 +1,13 @@
-"""Errors of predicted fields, cloud by cloud."""
+"""Errors of predicted fields, cloud by cloud, and the forces that follow from them."""
 
+from flare_geo.metrics.forces import force_coefficients, surface_force
 from flare_geo.metrics.relative import max_error, r2_score, relative_l1, relative_l2
 
-__all__ = ["max_error", "r2_score", "relative_l1", "relative_l2"]
+__all__ = [
+    "force_coefficients",
+    "max_error",
+    "r2_score",
+    "relative_l1",
+    "relative_l2",
+    "surface_force",
+]

@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 from torch_geometric.transforms import BaseTransform
 
-from flare_geo.datasets import Channel, DarcyDataset, PackedDataset
+from flare_geo.datasets import Channel, SmallDarcyDataset, PackedDataset
 from flare_geo.datasets import base as base_module
 
 DARCY = Path(__file__).parents[1] / "data" / "darcy"
@@ -32,25 +32,28 @@ class ToyDataset(PackedDataset):
     how_to_get = "draw it yourself into {root}"
     reads = 0
 
-    def __init__(self, *args, factor=1, **kwargs):
+    def __init__(
+        self, *args, factor=1, num_points=None, skip_unsound=False, workers=1, **kwargs
+    ):
         self.factor = factor
-        super().__init__(*args, **kwargs)
+        own = {"num_points": num_points, "skip_unsound": skip_unsound, "workers": workers}
+        super().__init__(*args, **own, **kwargs)
 
     @property
     def options(self):
         return {"factor": self.factor}
 
-    def with_split(self, split):
-        return type(self)(self.root, split, factor=self.factor)
-
     def raw_files(self):
         return [self.find_raw("toy.npy")]
 
-    def read(self):
+    def cases(self):
         type(self).reads += 1
-        for i, value in enumerate(np.load(self.raw_files()[0]).tolist()):
-            y = torch.full((i + 2, 1), value * self.factor, dtype=torch.float32)
-            yield Data(pos=torch.rand(i + 2, 2), y=y, name=f"{self.split}_{i}")
+        return range(len(np.load(self.raw_files()[0])))
+
+    def read_case(self, key):
+        value = np.load(self.raw_files()[0])[key]
+        y = torch.full((key + 2, 1), value * self.factor, dtype=torch.float32)
+        return Data(pos=torch.rand(key + 2, 2), y=y, name=f"{self.split}_{key}")
 
 
 class Add(BaseTransform):
@@ -69,13 +72,17 @@ def root(tmp_path):
     return tmp_path
 
 
+def packed_files(root):
+    return sorted(p.name for p in (root / "processed").iterdir() if p.name[0] != ".")
+
+
 def test_packs_once(root):
     data = ToyDataset(root)
     again = ToyDataset(str(root))
     assert ToyDataset.reads == 1
     assert len(data) == len(again) == 4
     assert torch.equal(data[3].pos, again[3].pos)
-    assert [p.name for p in (root / "processed").iterdir()] == ["toy_factor1_train.h5"]
+    assert packed_files(root) == ["toy_factor1_train.h5"]
     assert data.processed_paths == [str(root / "processed" / "toy_factor1_train.h5")]
     assert data.raw_paths == [str(root / "toy.npy")]
     assert data.store.attrs["channels"]["y"] == [{"name": "u", "unit": "m/s", "meaning": ""}]
@@ -161,23 +168,48 @@ def test_wrong_split(root):
         ToyDataset(root, "val")
 
 
-def test_unsound_case_names_set_case_and_field(root):
-    np.save(root / "toy.npy", np.array([0.0, np.nan, 1.0]))
-    message = "toy case 1: field 'y' holds 3 non-finite values (first at point 0) [test, test_1]"
-    with pytest.raises(ValueError) as caught:
-        ToyDataset(root, "test")
-    assert str(caught.value) == message
-    assert not list((root / "processed").iterdir())
+def test_unsound_cases_are_all_named(root, caplog):
+    np.save(root / "toy.npy", np.array([0.0, np.nan, 1.0, np.inf]))
+    message = (
+        "toy test: 2 cases are not sound: "
+        "test_1: field 'y' holds 3 non-finite values (first at point 0); "
+        "test_3: field 'y' holds 5 non-finite values (first at point 0)"
+    )
+    for _ in range(2):
+        with pytest.raises(ValueError) as caught:
+            ToyDataset(root, "test")
+        assert str(caught.value) == f"{message} (to leave them out: skip_unsound=True)"
+        assert packed_files(root) == []
+    data = ToyDataset(root, "test", skip_unsound=True)
+    assert ToyDataset.reads == 3
+    assert [c.name for c in data] == ["test_0", "test_2"]
+    assert [r.message for r in caplog.records] == [f"{message}; left out"]
+    assert data.with_split("test").skip_unsound
+    with pytest.raises(ValueError, match="2 cases are not sound"):
+        ToyDataset(root, "test")  # also when the file without them is there
+
+
+def test_unreadable_case_is_an_unsound_one(root, monkeypatch):
+    def read_case(self, key):
+        if key == 2:
+            raise ValueError("toy_2.vtp was\ncut off")
+        return read(self, key)
+
+    read = ToyDataset.read_case
+    monkeypatch.setattr(ToyDataset, "read_case", read_case)
+    with pytest.raises(ValueError, match=r"toy train: 1 case is not sound: 2: toy_2.vtp was cut"):
+        ToyDataset(root)
+    assert len(ToyDataset(root, skip_unsound=True)) == 3
 
 
 def test_declared_channels_are_checked(root, monkeypatch):
     monkeypatch.setitem(ToyDataset.channels, "y", ToyDataset.channels["pos"])
-    with pytest.raises(ValueError, match="toy case 0: field 'y' has 1 channels, expected 2"):
+    with pytest.raises(ValueError, match="train_0: field 'y' has 1 channels, expected 2"):
         ToyDataset(root)
 
 
 def test_unsound_pre_transform(root):
-    with pytest.raises(ValueError, match="toy case 0: field 'y' holds"):
+    with pytest.raises(ValueError, match="train_0: after pre_transform: field 'y' holds"):
         ToyDataset(root, pre_transform=Add(float("inf")))
 
 
@@ -231,7 +263,7 @@ def test_read_only_root(root, monkeypatch, caplog):
         f"toy: {root} is read-only, keeping the data in memory"
     ]
     assert [c.y[0].item() for c in data] == [0, 1, 2, 3]
-    assert not list((root / "processed").iterdir())
+    assert packed_files(root) == []
     ToyDataset(root, log=False)
     assert len(caplog.records) == 1
 
@@ -268,17 +300,15 @@ def test_processes_at_once(root):
     for worker in workers:
         worker.join(60)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    assert len(list((root / "processed").iterdir())) == 1
+    assert packed_files(root) == ["toy_factor1_train.h5"]
     for worker in workers:
         worker.close()
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-@pytest.mark.parametrize("in_memory", [True, False])
-def test_loader_with_workers(tmp_path, in_memory):
+def test_loader_with_workers(tmp_path):
     (tmp_path / "raw").symlink_to(DARCY)
-    data = DarcyDataset(tmp_path, "test")
-    data.store.in_memory = in_memory
+    data = SmallDarcyDataset(tmp_path, "test")
     first = data[0]  # in the parent too, so that an open file would be inherited
     batches = list(DataLoader(data, batch_size=20, num_workers=2))
     assert [batch.num_graphs for batch in batches] == [20, 20, 10]
@@ -290,3 +320,76 @@ def test_loader_with_workers(tmp_path, in_memory):
     assert torch.equal(copy[7].y, data[7].y)
     for store in (data.store, copy.store):
         store.close()
+
+
+def test_packed_file_is_enough(root):
+    first = ToyDataset(root)[3]
+    (root / "toy.npy").unlink()
+    assert torch.equal(ToyDataset(root)[3].pos, first.pos)
+    with pytest.raises(FileNotFoundError, match="toy: no toy.npy"):
+        ToyDataset(root, factor=2)
+    with pytest.raises(FileNotFoundError, match="toy: no toy.npy"):
+        ToyDataset(root, pre_transform=double_y)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_num_points(root, split):
+    np.save(root / "toy.npy", np.arange(40.0))
+    whole, data = ToyDataset(root, split), ToyDataset(root, split, num_points=5)
+    assert ToyDataset.reads == 1
+    assert [c.num_nodes for c in data][:5] == [2, 3, 4, 5, 5]
+    case = data[39]
+    rows = (case.pos[:, None] == whole[39].pos).all(2)
+    assert (rows.sum(1) == 1).all()
+    assert torch.equal(data[39].pos, case.pos)
+    data.set_epoch(1)
+    assert torch.equal(data[39].pos, case.pos) == (split == "test")
+    data.set_epoch(0)
+    assert torch.equal(data[39].pos, case.pos)
+    assert data.with_split("test").num_points == 5
+    with pytest.raises(ValueError, match="num_points must be at least 1 or None, got 0"):
+        ToyDataset(root, num_points=0)
+
+
+def test_epochs_reach_loading_processes(root):
+    np.save(root / "toy.npy", np.arange(40.0))
+    data = ToyDataset(root, num_points=2)
+    loader = DataLoader(data, batch_size=10, num_workers=1, persistent_workers=True)
+    epochs = []
+    for epoch in (0, 1, 0):
+        data.set_epoch(epoch)
+        epochs.append(torch.cat([batch.pos for batch in loader]))
+    assert torch.equal(epochs[0], epochs[2])
+    assert not torch.equal(epochs[0], epochs[1])
+
+
+def test_view_is_not_packed(root):
+    class Scaled(ToyDataset):
+        def __init__(self, *args, scale=1.0, **kwargs):
+            self.scale = scale
+            super().__init__(*args, **kwargs)
+
+        @property
+        def view(self):
+            return {"scale": self.scale}
+
+        def with_split(self, split):
+            return type(self)(self.root, split, **self.options, **self.view)
+
+        def present(self, data):
+            data.y = data.y * self.scale
+            return data
+
+    assert [Scaled(root, scale=k)[3].y[0].item() for k in (1.0, 2.0)] == [3, 6]
+    assert Scaled.reads == 1
+    assert Scaled(root, scale=2.0).with_split("test")[3].y[0] == 6
+
+
+def test_source_lies_above_the_files(root):
+    (root / "run_1").mkdir()
+    (root / "toy.npy").rename(root / "run_1" / "toy.npy")
+    (root.parent / "SOURCE.json").write_text('{"generated": true, "of": "another"}')
+    assert ToyDataset(root).source == {"generated": False}
+    (root / "SOURCE.json").write_text('{"generated": true}')
+    assert ToyDataset(root).source == {"generated": True}
+    (root.parent / "SOURCE.json").unlink()

@@ -1,205 +1,159 @@
-import functools
-import hashlib
-import http.server
-import pickle
-import shutil
-import threading
-from pathlib import Path
-
+import h5py
+import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 
-from flare_geo.datasets import DATASETS, DarcyDataset
-from flare_geo.datasets.darcy import FILES
+from flare_geo.datasets.darcy import DarcyDataset, file_name
 
-DARCY = Path(__file__).parents[1] / "data" / "darcy"
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("darcy")
-    for file in FILES:
-        shutil.copy(DARCY / file.name, folder)
-    return folder
+S = 21
 
 
-def test_files_are_the_published_ones():
-    for file in FILES:
-        content = (DARCY / file.name).read_bytes()
-        assert (len(content), hashlib.sha256(content).hexdigest()) == (file.size, file.sha256)
-    assert "NeuralOperator developers" in (DARCY / "SOURCE.txt").read_text()
-    assert DATASETS["darcy"] is DarcyDataset
+def values(n, s=S):
+    """coeff and sol whose value tells sample, first index and second index."""
+    n, i, j = np.meshgrid(np.arange(n), np.arange(s), np.arange(s), indexing="ij")
+    sol = n + i / 100 + j / 10_000
+    return np.where((i * 7 + j * 3 + n) % 5 < 2, 12.0, 3.0), sol
 
 
-def test_splits(root):
-    train = DarcyDataset(root)
+def write(root, n=64, s=S, version="5", part=1, **changed):
+    coeff, sol = values(n, s)
+    arrays = {"coeff": coeff, "sol": sol, "Kcoeff": coeff, **changed}
+    path = root / file_name(s, part)
+    if version == "5":
+        savemat(path, arrays)
+    else:
+        with h5py.File(path, "w", userblock_size=512) as file:
+            for name, array in arrays.items():
+                file[name] = array.T
+    return path
+
+
+@pytest.mark.parametrize("version", ["5", "7.3"])
+@pytest.mark.parametrize("stride", [1, 4, 20])
+def test_values_lie_at_their_points(tmp_path, version, stride):
+    write(tmp_path, version=version)
+    coeff, sol = values(64)
+    data = DarcyDataset(tmp_path, resolution=S, stride=stride)
+    side = (S - 1) // stride + 1
+    for k in (0, 17):
+        case = data[k]
+        index = (case.pos * (S - 1)).round().long()
+        assert case.pos.shape == (side**2, 2)
+        torch.testing.assert_close(case.pos, index / (S - 1))
+        i, j = index.T  # pos[:, 0] is the first index of the array, pos[:, 1] the second
+        assert torch.equal(case.x[:, 0], torch.from_numpy(coeff[k])[i, j].float())
+        assert torch.equal(case.y[:, 0], torch.from_numpy(sol[k])[i, j].float())
+        assert torch.equal(case.y.view(side, side)[1, 0], torch.tensor(k + stride / 100))
+        assert (case.pos.amin(0).tolist(), case.pos.amax(0).tolist()) == ([0, 0], [1, 1])
+
+
+def test_official_split(tmp_path):
+    write(tmp_path, n=1024, s=5)
+    write(tmp_path, n=1024, s=5, part=2)
+    train = DarcyDataset(tmp_path, resolution=5, stride=2)
     val, test = train.with_split("val"), train.with_split("test")
-    assert [len(d) for d in (train, val, test)] == [950, 50, 50]
-    assert [d[0].name for d in (train, val, test)] == ["train_0000", "train_0950", "test_0000"]
-    most = DarcyDataset(root, num_val=990)
-    assert len(most) == 10
-    assert len(DarcyDataset(root, "val", num_val=0)) == 0
+    names = [d.store.names for d in (train, val, test)]
+    assert names[0] == [f"smooth1_{i:04d}" for i in range(1000)]
+    assert names[1] == [f"smooth1_{i:04d}" for i in range(1000, 1024)]
+    assert names[2] == [f"smooth2_{i:04d}" for i in range(200)]
+    for data, i, sample in ((train, 999, 999), (val, 0, 1000), (test, 199, 199)):
+        assert data[i].y[0] == sample
+    assert train.source == {"generated": False}
 
 
-def test_shapes_and_channels(root):
-    for resolution in (16, 32):
-        case = DarcyDataset(root, "test", resolution=resolution)[0]
-        n = resolution**2
-        assert {k: list(case[k].shape) for k in ("pos", "x", "y", "face")} == {
-            "pos": [n, 2],
-            "x": [n, 1],
-            "y": [n, 1],
-            "face": [3, 2 * (resolution - 1) ** 2],
-        }
-        assert case.x.unique().tolist() == [0, 1]
-        for key, channels in DarcyDataset.channels.items():
-            assert len(channels) == case[key].shape[1]
-            assert case[key].dtype == torch.float32
+@pytest.mark.parametrize(("n", "train", "val"), [(1, 0, 1), (2, 1, 1), (64, 62, 2), (100, 97, 3)])
+def test_smaller_files(tmp_path, n, train, val):
+    write(tmp_path, n=n, s=5)
+    write(tmp_path, n=n, s=5, part=2)
+    data = [
+        DarcyDataset(tmp_path, split, resolution=5, stride=1) for split in ("train", "val", "test")
+    ]
+    assert [len(d) for d in data] == [train, val, n]
 
 
-def test_values_lie_at_their_points(root):
-    content = torch.load(DARCY / "darcy_test_32.pt", weights_only=True)
-    assert not content["y"].is_contiguous()
-    data = DarcyDataset(root, "test", resolution=32)
-    for i in (0, 49):
-        case = data[i]
-        index = (case.pos * 32).round().long()
-        assert torch.equal(case.pos, index / 32)
-        assert torch.equal(case.y[:, 0], content["y"][i][index[:, 0], index[:, 1]])
-        assert torch.equal(case.x[:, 0], content["x"][i][index[:, 0], index[:, 1]].float())
+def test_the_test_split_needs_the_second_file_only(tmp_path):
+    write(tmp_path, n=3, s=5, part=2)
+    assert len(DarcyDataset(tmp_path, "test", resolution=5, stride=1)) == 3
+    with pytest.raises(FileNotFoundError, match=r"no piececonst_r5_N1024_smooth1\.mat in or below"):
+        DarcyDataset(tmp_path, "train", resolution=5, stride=1)
 
 
-def test_coarse_is_every_second_point_of_fine(root):
-    coarse = DarcyDataset(root, "test")
-    fine = DarcyDataset(root, "test", resolution=32)
-    for a, b in zip(coarse, fine, strict=True):
-        for key in ("pos", "x", "y"):
-            every_second = b[key].view(32, 32, -1)[::2, ::2].reshape(256, -1)
-            assert torch.equal(a[key], every_second)
-
-
-def test_solution_vanishes_on_the_boundary_only_at_pos_0_and_1(root):
-    data = DarcyDataset(root, num_val=0)
-    assert len(data) == 1000
-    y = torch.stack([case.y[:, 0] for case in data]).mean(0)
-    pos = data[0].pos
-    means = torch.stack([y[pos[:, axis] == i / 16].mean() for axis in (0, 1) for i in range(16)])
-    profile = means.view(2, 16).mean(0)
-    assert profile[0] < 0.01 * profile.max()
-    # Symmetric about 1/2: the point i / 16 mirrors 1 - i / 16, as u = 0 at 0 and at 1.
-    torch.testing.assert_close(profile[1:], profile[1:].flip(0), rtol=0.03, atol=0)
-
-
-def test_faces_cover_the_grid_counter_clockwise(root):
-    case = DarcyDataset(root, "test")[0]
-    a, b, c = case.pos[case.face]
+def test_shapes_and_channels(tmp_path):
+    write(tmp_path, n=2, s=421)
+    data = DarcyDataset(tmp_path)
+    assert data.options == {"resolution": 421, "stride": 5}
+    case = data[0]
+    assert {k: list(case[k].shape) for k in ("pos", "x", "y", "face")} == {
+        "pos": [7225, 2],
+        "x": [7225, 1],
+        "y": [7225, 1],
+        "face": [3, 2 * 84 * 84],
+    }
+    for key, channels in DarcyDataset.channels.items():
+        assert len(channels) == case[key].shape[1]
+    a, b, c = case.pos.double()[case.face]
     area = ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]) / 2
-    torch.testing.assert_close(area, torch.full_like(area, 0.5 / 16**2))
-    assert case.face.unique().numel() == 256
+    torch.testing.assert_close(area, torch.full_like(area, 0.5 / 84**2), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resolution": 32}, "resolution 32 for the test split only, not for 'train'"),
-        ({"resolution": 64}, "resolutions 16 and 32"),
-        ({"num_val": 1000}, "num_val must be 0 to 999, got 1000"),
-        ({"num_val": -1}, "num_val must be 0 to 999, got -1"),
-        ({"split": "validation"}, "darcy has no split 'validation', only train, val, test"),
+        ({"stride": 8}, "stride must divide 420, got 8; possible are 1, 2, 3, 4, 5, 6, 7, 10, 12"),
+        ({"stride": 0}, "stride must divide 420, got 0"),
+        ({"resolution": 241, "stride": 7}, "stride must divide 240, got 7"),
+        ({"resolution": 1}, "resolution must be at least 2, got 1"),
     ],
 )
-def test_wrong_options(root, options, message):
+def test_wrong_options(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        DarcyDataset(root, **options)
+        DarcyDataset(tmp_path, **options)
 
 
 def test_missing_files(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         DarcyDataset(tmp_path)
-    assert "no darcy_train_16.pt in or below" in str(caught.value)
-    assert f"flare-geo data download darcy --root {tmp_path}" in str(caught.value)
-
-
-class Exploit:
-    def __reduce__(self):
-        return (Path.touch, (Path(self.path),))
-
-
-def test_pickles_are_refused(tmp_path):
-    bait = Exploit()
-    bait.path = tmp_path / "owned"
-    target = tmp_path / "darcy_test_16.pt"
-    torch.save({"x": bait, "y": 0}, target)
-    with pytest.raises(ValueError, match="is not a file of plain tensors; get it again"):
-        DarcyDataset(tmp_path, "test")
-    target.write_bytes(pickle.dumps(bait, protocol=2))
-    with pytest.raises(ValueError, match="is not a file of plain tensors"):
-        DarcyDataset(tmp_path, "test")
-    target.write_bytes((DARCY / target.name).read_bytes()[:5000])
-    with pytest.raises(ValueError, match="is not a file of plain tensors"):
-        DarcyDataset(tmp_path, "test")
-    assert not (tmp_path / "owned").exists()
+    message = str(caught.value)
+    assert message.startswith(f"darcy: no piececonst_r421_N1024_smooth1.mat in or below {tmp_path}")
+    assert (
+        "unpack FNO.tar.gz of https://huggingface.co/datasets/vedantpuri/PDESurrogates" in message
+    )
+    assert f"flare-geo data download darcy --root {tmp_path}" in message
+    assert f"flare-geo data generate darcy --root {tmp_path}" in message
+    assert "darcy_small" in message
+    assert "\n" not in message
 
 
 def test_wrong_content(tmp_path):
-    shutil.copy(DARCY / "darcy_test_32.pt", tmp_path / "darcy_test_16.pt")
-    with pytest.raises(ValueError, match=r"expected 'x' torch.bool \[50, 16, 16\], got torch.bool"):
-        DarcyDataset(tmp_path, "test")
-    torch.save([1], tmp_path / "darcy_test_16.pt")
-    with pytest.raises(ValueError, match=r"expected 'x' .* got none"):
-        DarcyDataset(tmp_path, "test")
+    options = {"resolution": S, "stride": 4}
+    coeff, sol = values(4)
+    for changed, message in (
+        (
+            {"coeff": coeff[:, :5]},
+            r"expected 'coeff' of shape \(samples, 21, 21\), got \(4, 5, 21\)",
+        ),
+        ({"sol": sol[:3]}, "'coeff' and 'sol' differ in the number of samples"),
+    ):
+        write(tmp_path, n=4, **changed)
+        with pytest.raises(ValueError, match=message):
+            DarcyDataset(tmp_path, **options)
+    savemat(tmp_path / file_name(S, 1), {"a": coeff})
+    with pytest.raises(ValueError, match="no array 'coeff', it holds a"):
+        DarcyDataset(tmp_path, **options)
+    path = write(tmp_path, n=4)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ValueError, match="it is cut off") as caught:
+        DarcyDataset(tmp_path, **options)
+    assert "\n" not in str(caught.value)
 
 
-def test_download_from_a_folder(tmp_path, capsys):
-    root = tmp_path / "new" / "darcy"
-    DarcyDataset.download(root, base_url=DARCY.as_uri())
-    said = capsys.readouterr().err
-    assert "3 files, 1.6 MB, MIT licence" in said
-    assert sorted(p.name for p in root.iterdir()) == sorted(f.name for f in FILES)
-    assert len(DarcyDataset(root, "test")) == 50
-    before = (root / FILES[0].name).stat().st_mtime_ns
-    (root / FILES[1].name).write_bytes(b"damaged")
-    DarcyDataset.download(root, base_url=DARCY.as_uri(), log=False)
-    assert (root / FILES[0].name).stat().st_mtime_ns == before
-    assert (root / FILES[1].name).stat().st_size == FILES[1].size
-    assert capsys.readouterr().err == ""
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def serve(tmp_path):
-    folder = tmp_path / "served"
-    folder.mkdir()
-    handler = functools.partial(Quiet, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield folder, f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
-
-
-def test_download_over_http(tmp_path, serve):
-    folder, url = serve
-    root = tmp_path / "root"
-    with pytest.raises(OSError, match=r"cannot fetch .*darcy_train_16.pt: HTTP 404"):
-        DarcyDataset.download(root, url, log=False)
-    content = (DARCY / FILES[0].name).read_bytes()
-    for wrong in (content[:-1], content + b"more", content[:-1] + b"?"):
-        (folder / FILES[0].name).write_bytes(wrong)
-        with pytest.raises(ValueError, match="is not the expected file"):
-            DarcyDataset.download(root, url, log=False)
-    assert not list(root.iterdir())
-    for file in FILES:
-        shutil.copy(DARCY / file.name, folder)
-    DarcyDataset.download(root, url, log=False)
-    assert all((root / f.name).read_bytes() == (DARCY / f.name).read_bytes() for f in FILES)
-
-
-def test_download_without_a_server(tmp_path, serve):
-    with pytest.raises(OSError, match="cannot fetch"):
-        DarcyDataset.download(tmp_path / "root", (tmp_path / "nowhere").as_uri(), log=False)
+def test_non_finite_values_are_named(tmp_path):
+    _, sol = values(4)
+    sol[2, 4, 8] = np.nan
+    write(tmp_path, n=4, sol=sol)
+    options = {"resolution": S, "stride": 4}
+    with pytest.raises(ValueError, match="smooth1_0002: field 'y' holds 1 non-finite values"):
+        DarcyDataset(tmp_path, **options)
+    data = DarcyDataset(tmp_path, skip_unsound=True, log=False, **options)
+    assert data.store.names == ["smooth1_0000", "smooth1_0001"]

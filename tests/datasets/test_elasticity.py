@@ -152,15 +152,15 @@ def test_non_finite_stress(tmp_path):
     sigma = np.load(tmp_path / SIGMA)
     sigma[[12, 30, 31], 17] = np.nan
     np.save(tmp_path / SIGMA, sigma)
-    message = r"^elasticity case 17: field 'y' holds 3 non-finite values \(first at point 12\)"
+    message = r"^elasticity train: .* cell_0017: field 'y' holds 3 non-finite .*first at point 12\)"
     with pytest.raises(ValueError, match=message):
         ElasticityDataset(tmp_path)
 
 
 def test_bad_points_and_radii(tmp_path):
     for name, index, message in (
-        (XY, (3, 1, 2), r"elasticity case 2: field 'pos' holds 1 non-finite values"),
-        (RR, (0, 1), "elasticity sample 1: the void radii hold non-finite values"),
+        (XY, (3, 1, 2), "cell_0002: field 'pos' holds 1 non-finite values"),
+        (RR, (0, 1), "1: the void radii hold non-finite values"),
     ):
         write(tmp_path, 6)
         array = np.load(tmp_path / name)
@@ -170,7 +170,7 @@ def test_bad_points_and_radii(tmp_path):
             ElasticityDataset(tmp_path)
     write(tmp_path, 4)
     np.save(tmp_path / XY, np.zeros((972, 2, 4)))
-    with pytest.raises(ValueError, match="elasticity sample 0: its points span no area"):
+    with pytest.raises(ValueError, match="0: its points span no area"):
         ElasticityDataset(tmp_path)
 
 

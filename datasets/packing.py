@@ -1,0 +1,142 @@
+"""Pack many cases: in several processes, and going on where an earlier attempt was cut.
+
+Cases are read in blocks of consecutive ones; a finished block is a file of its own in a hidden
+folder beside the target, complete or absent. When all are there they are joined and the folder is
+removed. Meanwhile the blocks and the joined file are both on the disk.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch_geometric.data import Data
+from tqdm import tqdm
+
+from flare_geo.datasets.store import BLOCK_BYTES, PackedStore, case_bytes, join_stores, write_block
+
+BLOCK_SECONDS = 5.0
+
+
+class Fault(NamedTuple):
+    """A case that cannot be packed, and why."""
+
+    case: str
+    reason: str
+
+
+Reader = Callable[[int], Data | Fault | None]
+"""Reads case i: the case, or what is wrong with it, or None if it is filtered out."""
+
+
+def pack(
+    target: Path,
+    count: int,
+    read: Reader,
+    attrs: dict[str, Any],
+    *,
+    workers: int = 1,
+    on_faults: Callable[[list[Fault]], None],
+    log: bool = True,
+) -> None:
+    """Read ``count`` cases and write them to ``target`` as one store.
+
+    Args:
+        target: Path of the packed file; complete when it appears.
+        count: Number of cases.
+        read: Picklable where ``workers`` is more than 1.
+        attrs: As for :func:`write_store`; ``attrs["fingerprint"]`` tells whose the blocks are that
+            an earlier attempt left.
+        workers: Processes that read. They are spawned: a script needs
+            ``if __name__ == "__main__":``.
+        on_faults: Called with the unsound cases when all were read; raises, or lets them be left
+            out.
+        log: Show progress and the time left, on a terminal.
+
+    Raises:
+        ValueError: cases that do not fit together, see :func:`join_stores`.
+        OSError: a process died, or the disk is full; finished blocks are kept.
+    """
+    folder = target.with_name(f".{target.stem}-{attrs['fingerprint'][:12]}.blocks")
+    for other in target.parent.glob(f".{target.stem}-*.blocks"):
+        if other != folder:  # of other raw files or options: never to be used again
+            shutil.rmtree(other, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    first = _block(folder, 0)
+    quiet = not (log and sys.stderr.isatty())
+    with tqdm(total=count, desc=f"packing {target.stem}", unit="case", disable=quiet) as bar:
+        if not first.is_file():
+            _read_block(folder, 0, None, count, read)
+        length = _length(first)
+        bar.update(min(length, count))
+        todo = []
+        for start in range(length, count, max(1, length)):
+            if _block(folder, start).is_file():
+                bar.update(min(length, count - start))
+            else:
+                todo.append(start)
+        task = partial(_read_block, folder, length=length, count=count, read=read)
+        for done in _each(task, todo, min(workers, len(todo))):
+            bar.update(done)
+    blocks: list[Any] = [_block(folder, start) for start in range(0, count, max(1, length))]
+    faults = [Fault(*f) for b in blocks for f in PackedStore(b).attrs["faults"]]
+    if faults:
+        on_faults(faults)
+    join_stores(target, blocks, {**attrs, "left_out": [list(f) for f in faults]})
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_block(folder: Path, start: int, length: int | None, count: int, read: Reader) -> int:
+    """Read cases from ``start`` on into a block. Without a length, until it is large enough."""
+    cases: list[Data] = []
+    faults: list[Fault] = []
+    began, held, stop = time.monotonic(), 0, start
+    while stop < (count if length is None else min(start + length, count)):
+        data = read(stop)
+        stop += 1
+        if isinstance(data, Fault):
+            faults.append(data)
+        elif data is not None:
+            cases.append(data)
+            held += case_bytes(data)
+        if length is None and (held >= BLOCK_BYTES or time.monotonic() - began > BLOCK_SECONDS):
+            break
+    attrs = {"length": stop - start, "faults": faults}
+    write_block(_block(folder, start), cases, attrs)
+    return stop - start
+
+
+def _each(task: Callable[[int], int], starts: list[int], workers: int) -> Iterator[int]:
+    """``map(task, starts)`` in processes."""
+    if workers <= 1:
+        yield from map(task, starts)
+        return
+    ahead: deque[Future[int]] = deque()
+    try:
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            for start in starts:
+                ahead.append(pool.submit(task, start))
+            while ahead:
+                yield ahead.popleft().result()
+    except BrokenProcessPool:
+        raise OSError(
+            "a packing process died (out of memory?); what was packed is kept: run it again, "
+            "with fewer workers"
+        ) from None
+
+
+def _block(folder: Path, start: int) -> Path:
+    return folder / f"{start:06d}.h5"
+
+
+def _length(block: Path) -> int:
+    return int(PackedStore(block).attrs["length"])
