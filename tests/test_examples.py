@@ -15,6 +15,25 @@ MODULES = [
     "flare_geo.nn.surrogate",
     "flare_geo.metrics.relative",
     "flare_geo.files",
+    *(
+        f"flare_geo.transforms.{name}"
+        for name in (
+            "assemble_features",
+            "case_generator",
+            "channels",
+            "config",
+            "curvature",
+            "fourier_features",
+            "normals",
+            "rotate",
+            "sample_surface",
+            "signed_distance",
+            "space_filling_order",
+            "subsample",
+            "undo",
+            "unit_box",
+        )
+    ),
 ]
 
 

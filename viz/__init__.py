@@ -7,11 +7,12 @@ Needs pyvista and matplotlib, which are imported when a picture is made:
 `pip install "flare-geo[viz]"`.
 """
 
+from flare_geo.mesh import from_pyvista, to_pyvista
 from flare_geo.viz.compare import Comparison, plot_comparison, plot_comparison_grid
-from flare_geo.viz.convert import from_pyvista, to_pyvista
 from flare_geo.viz.curves import plot_learning_curves
 from flare_geo.viz.displacement import plot_displacement
 from flare_geo.viz.field import plot_field
+from flare_geo.viz.histograms import plot_histograms
 
 __all__ = [
     "Comparison",
@@ -20,6 +21,7 @@ __all__ = [
     "plot_comparison_grid",
     "plot_displacement",
     "plot_field",
+    "plot_histograms",
     "plot_learning_curves",
     "to_pyvista",
 ]

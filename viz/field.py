@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flare_geo.mesh import as_mesh
 from flare_geo.viz import page as pages
 from flare_geo.viz import theme
-from flare_geo.viz.convert import as_mesh
 from flare_geo.viz.page import LINE, MARGIN
 from flare_geo.viz.scene import View, draw, scene
 from flare_geo.viz.values import ColorScale, field_scale, find_values, magnitude, per_row

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from flare_geo.mesh.fields import to_numpy
 from flare_geo.viz import theme
-from flare_geo.viz.convert import to_numpy
 
 if TYPE_CHECKING:
     import pyvista as pv

@@ -12,7 +12,7 @@ VERBS = {
     "train": "train a surrogate from a YAML and flags",
     "evaluate": "errors of a trained run on a split, case by case",
     "render": "pictures of truth, prediction and error on the meshes",
-    "data": "generate, download or inspect a data set",
+    "data": "generate, download, inspect, convert or filter data sets",
 }
 USAGE = "usage: flare-geo VERB [options]\n\nverbs:\n" + "\n".join(
     f"  {verb:10} {text}" for verb, text in VERBS.items()

@@ -40,16 +40,23 @@ def open_data(run: Path, split: str, overrides: dict[str, Any] | None = None) ->
         raise FileNotFoundError(f"no {path}; is {run} the folder of a run?")
     spec = yaml.safe_load(path.read_text())["data"]
     spec["init_args"] = {**spec.get("init_args", {}), **(overrides or {}), "split": split}
+    return make_dataset(spec)
+
+
+def make_dataset(spec: dict[str, Any]) -> PackedDataset:
+    """The data set of `{"class_path": ..., "init_args": {...}}`, as a YAML says it.
+
+    Raises:
+        ValueError: if an argument is not one of the data set's.
+    """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--data", type=PackedDataset)
     try:
         config = parser.parse_object({"data": spec})
     except ArgumentError as error:
-        known = ", ".join(k for k in spec["init_args"] if k not in (overrides or {}))
+        given = {k: v for k, v in spec["init_args"].items() if k not in ("root", "split")}
         text = " ".join(str(error).split())
-        raise ValueError(
-            f"the data set cannot be opened with {overrides}: {text}; it has {known}"
-        ) from None
+        raise ValueError(f"the data set cannot be opened with {given}: {text}") from None
     return parser.instantiate(config).data
 
 

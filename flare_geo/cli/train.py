@@ -21,6 +21,7 @@ from flare_geo.train.data import SplitsDataModule, fields_of, fit_scalers
 from flare_geo.train.module import SurrogateModule
 from flare_geo.train.optimizer import make_optimizer
 from flare_geo.train.progress import History, RunProgress
+from flare_geo.transforms import to_config
 
 WHERE_NOT_WHAT = ("run", "config", "num_workers", "accelerator", "devices", "strategy", "num_nodes")
 QUIET = [  # Lightning's advice that does not apply to packed batches or to a CPU
@@ -163,7 +164,9 @@ def make_surrogate(
 ) -> Surrogate:
     """A fresh model between the channels of a data set, its scalers fitted on the split given."""
     inputs, outputs = fields_of(data)
-    info = {"dataset": {"name": data.name, "source": data.source}}
+    info: dict[str, Any] = {"dataset": {"name": data.name, "source": data.source}}
+    if data.transform is not None:
+        info["transform"] = to_config(data.transform)
     surrogate = Surrogate(model(len(inputs), len(outputs)), inputs, outputs, info=info)
     fit_scalers(surrogate, data, raw)
     return surrogate

@@ -9,8 +9,19 @@ from torch_geometric.loader import DataLoader
 from flare_geo.datasets import PackedDataset
 from flare_geo.nn import Scaler, Surrogate
 from flare_geo.nn.surrogate import Field
+from flare_geo.transforms import AssembleFeatures
+from flare_geo.transforms.channels import Columns
 
 UNUSED = ["face", "cells", "name"]  # for pictures only: not sent through the loader
+
+
+class EpochSampler(DistributedSampler[Data]):
+    """Tells the data set, too, which epoch it is: it may draw its points anew."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before every epoch."""
+        super().set_epoch(epoch)
+        self.dataset.set_epoch(epoch)  # type: ignore[attr-defined]
 
 
 class SplitsDataModule(LightningDataModule):
@@ -53,9 +64,7 @@ class SplitsDataModule(LightningDataModule):
         world, rank = (
             (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         )
-        sampler: DistributedSampler[Data] = DistributedSampler(
-            dataset, world, rank, shuffle=shuffle, seed=self.seed
-        )
+        sampler = EpochSampler(dataset, world, rank, shuffle=shuffle, seed=self.seed)
         return DataLoader(
             dataset,
             batch_size,
@@ -67,14 +76,44 @@ class SplitsDataModule(LightningDataModule):
 
 
 def fields_of(dataset: PackedDataset) -> tuple[list[Field], list[Field]]:
-    """Input and output channels of a surrogate for this data set: `pos`, `x` if any, and `y`."""
-    inputs = [
-        Field(field, channel.name, channel.unit)
-        for field in ("pos", "x")
-        for channel in dataset.channels.get(field, ())
-    ]
-    outputs = [Field("y", channel.name, channel.unit) for channel in dataset.channels["y"]]
-    return inputs, outputs
+    """Input and output channels of a surrogate for this data set: `pos`, `x` if any, and `y`.
+
+    They are those the data set declares. Where its `transform` makes an `x` of its own, the columns
+    are called after what :class:`~flare_geo.transforms.AssembleFeatures` took them from, else by
+    number.
+
+    Raises:
+        ValueError: if the data set has no targets.
+    """
+    if not dataset.channels.get("y"):
+        raise ValueError(f"{dataset.name} has no targets to train on")
+    declared = {
+        key: [Field(key, c.name, c.unit) for c in channels]
+        for key, channels in dataset.channels.items()
+    }
+    inputs = [*declared["pos"], *declared.get("x", ())]
+    if dataset.transform is not None:
+        first = dataset[0]
+        inputs = [f for key in ("pos", "x") for f in _columns(key, first, declared, dataset)]
+    return inputs, declared["y"]
+
+
+def _columns(
+    key: str, data: Data, declared: dict[str, list[Field]], dataset: PackedDataset
+) -> list[Field]:
+    value = data.get(key)
+    width = 0 if value is None else value.shape[1]
+    steps = getattr(dataset.transform, "transforms", [dataset.transform])
+    for step in reversed(steps):
+        if isinstance(step, AssembleFeatures) and step.into == key:
+            taken = [Columns.parse(name) for name in step.names]
+            if all(c.field in declared for c in taken):
+                named = [field for c in taken for field in declared[c.field][c.part]]
+                return [Field(key, field.name, field.unit) for field in named]
+            break
+    if len(declared.get(key, ())) == width:
+        return declared.get(key, [])
+    return [Field(key, f"{key}[{i}]", "1") for i in range(width)]
 
 
 def fit_scalers(surrogate: Surrogate, dataset: PackedDataset, raw: tuple[str, ...] = ()) -> None:
@@ -91,6 +130,7 @@ def fit_scalers(surrogate: Surrogate, dataset: PackedDataset, raw: tuple[str, ..
         raise ValueError(
             f"raw names the field '{sorted(unknown)[0]}', the data have {', '.join(sorted(fields))}"
         )
+    dataset.set_epoch(0)  # the same random points, whatever was done with the data set before
     both = Scaler.fit(torch.cat([surrogate.assemble(data), data.y], dim=1) for data in dataset)
     for column, channel in enumerate(surrogate.inputs + surrogate.outputs):
         if channel.field in raw:

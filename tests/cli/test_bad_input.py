@@ -46,7 +46,7 @@ def test_nan_in_a_field(cells, tmp_path, capsys):
     sigma[12, 3] = np.nan
     np.save(root / SIGMA, sigma)
     err = refused(["train", *elasticity(root, tmp_path / "run")], capsys)
-    assert "elasticity case 3: field 'y' holds 1 non-finite values (first at point 12)" in err
+    assert "1 case is not sound: cell_0003: field 'y' holds 1 non-finite values (first at point 12)" in err
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_wrong_usage(arguments, words, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["data", "generate", "darcy", "--root", "x"], "darcy has no generator"),
-        (["data", "download", "elasticity", "--root", "x"], "elasticity has no download"),
+        (["data", "generate", "darcy_small", "--root", "x"], "darcy_small has no generator"),
+        (["data", "download", "mesh_folder", "--root", "x"], "mesh_folder has no download"),
         (["evaluate", "nowhere"], "no run at nowhere"),
     ],
 )
@@ -115,12 +115,12 @@ def test_checkpoint_of_other_channels(a_run, capsys):
     config = yaml.safe_load((a_run / "config.yaml").read_text())
     darcy = CONFIGS.parents[1] / "tests" / "data" / "darcy"
     config["data"] = {
-        "class_path": "flare_geo.datasets.DarcyDataset",
+        "class_path": "flare_geo.datasets.SmallDarcyDataset",
         "init_args": {"root": str(darcy)},
     }
     (a_run / "config.yaml").write_text(yaml.safe_dump(config))
     err = refused(["evaluate", a_run], capsys)
-    assert "the checkpoint predicts 1 channels (von Mises stress), darcy has 1 (u)" in err
+    assert "the checkpoint predicts 1 channels (von Mises stress), darcy_small has 1 (u)" in err
 
 
 def test_damaged_checkpoints(a_run, capsys):

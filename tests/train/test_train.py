@@ -8,12 +8,15 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch_geometric.data import Batch, Data
+from torch_geometric.transforms import Compose
 from toy import SIZES, ToyDataset, make_toy
 
 from flare_geo.cli.train import make_surrogate, train
 from flare_geo.metrics import relative_l2
 from flare_geo.nn import Flare, PointModel, Surrogate
+from flare_geo.train.data import fields_of
 from flare_geo.train.optimizer import parameter_groups
+from flare_geo.transforms import AssembleFeatures, FourierFeatures, UnitBox, from_config
 
 small = partial(Flare, hidden_channels=16, num_layers=2, heads=2, num_latents=8, init="default")
 options = {"model": small, "batch_size": 4, "lr": 5e-3, "accelerator": "cpu"}
@@ -72,8 +75,12 @@ def test_a_run_leaves_what_is_needed(toy, tmp_path):
     assert not list(run.rglob(".*"))  # nothing half-written stays behind
 
 
-@pytest.mark.parametrize("extra", [{}, {"ema": 0.9}, {"accumulate": 2, "batch_size": 1}])
-def test_resuming_repeats_the_run_bit_for_bit(toy, tmp_path, extra, monkeypatch):
+@pytest.mark.parametrize(
+    ("extra", "num_points"),
+    [({}, None), ({"ema": 0.9}, None), ({"accumulate": 2, "batch_size": 1}, None), ({}, 20)],
+)
+def test_resuming_repeats_the_run_bit_for_bit(toy, tmp_path, extra, num_points, monkeypatch):
+    toy = ToyDataset(toy.root, num_points=num_points)
     chosen = {**options, **extra, "epochs": 6}
     whole = train(toy, tmp_path / "whole", **chosen)
     from flare_geo.train.module import SurrogateModule
@@ -197,3 +204,22 @@ def test_predict_does_not_change_its_input(toy):
     assert set(case.keys()) == keys
     assert set(result.keys()) == keys | {"pred"}
     assert isinstance(result, Data)
+
+
+def test_transforms_are_inputs_and_are_written_into_the_checkpoint(tmp_path):
+    transform = Compose([UnitBox([0, 0], [2, 2]), AssembleFeatures(["pos[1]"])])
+    toy = ToyDataset(make_toy(tmp_path / "data"), transform=transform)
+    run = train(toy, tmp_path / "run", **options, epochs=1)
+    config = json.loads((run / "last" / "config.json").read_text())
+    assert [(f["field"], f["name"]) for f in config["inputs"]] == [
+        ("pos", "x"),
+        ("pos", "y"),
+        ("x", "y"),
+    ]
+    again = from_config(config["transform"])
+    assert repr(again.transforms) == repr(transform.transforms)
+    plain = ToyDataset(tmp_path / "data")[0]
+    assert torch.equal(again(plain).x, plain.pos[:, 1:] / 2)
+    numbered = ToyDataset(tmp_path / "data", transform=FourierFeatures(1))
+    assert [f.name for f in fields_of(numbered)[0]][2:] == [f"x[{i}]" for i in range(4)]
+

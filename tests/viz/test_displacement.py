@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from flare_geo.mesh import to_pyvista
 from flare_geo.viz import displacement, plot_displacement
-from flare_geo.viz.convert import to_pyvista
 from flare_geo.viz.displacement import magnification, warp
 
 

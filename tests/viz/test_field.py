@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
+from flare_geo.mesh import to_pyvista
 from flare_geo.viz import plot_field, theme
-from flare_geo.viz.convert import to_pyvista
 from flare_geo.viz.page import write_png
 from flare_geo.viz.scene import draw, fit, outer, scene
 from flare_geo.viz.values import field_scale
