@@ -4,19 +4,58 @@ Every set is ``Set(root, split="train", transform=None, ...)`` and declares the 
 meaning of each channel in ``Set.channels``.
 """
 
+from flare_geo.datasets.ahmedml import AhmedMLDataset
+from flare_geo.datasets.airfoil import AirfoilDataset
+from flare_geo.datasets.airfrans import AirfRANSDataset
 from flare_geo.datasets.base import Channel, PackedDataset
 from flare_geo.datasets.darcy import DarcyDataset
+from flare_geo.datasets.darcy_small import SmallDarcyDataset
+from flare_geo.datasets.drivaerml import DrivAerMLDataset
 from flare_geo.datasets.elasticity import ElasticityDataset
+from flare_geo.datasets.lpbf import LPBFDataset
+from flare_geo.datasets.lpbf_series import LPBFSeriesDataset
+from flare_geo.datasets.mesh_folder import MeshFolderDataset
+from flare_geo.datasets.navier_stokes import NavierStokesDataset
+from flare_geo.datasets.pipe import PipeDataset
+from flare_geo.datasets.plasticity import PlasticityDataset
+from flare_geo.datasets.shapenet_car import ShapeNetCarDataset
 from flare_geo.datasets.store import PackedStore, write_store
 
-DATASETS = {"elasticity": ElasticityDataset, "darcy": DarcyDataset}
+DATASETS: dict[str, type[PackedDataset]] = {
+    "elasticity": ElasticityDataset,
+    "darcy": DarcyDataset,
+    "darcy_small": SmallDarcyDataset,
+    "lpbf": LPBFDataset,
+    "lpbf_series": LPBFSeriesDataset,
+    "drivaerml": DrivAerMLDataset,
+    "ahmedml": AhmedMLDataset,
+    "shapenet_car": ShapeNetCarDataset,
+    "airfrans": AirfRANSDataset,
+    "airfoil": AirfoilDataset,
+    "pipe": PipeDataset,
+    "plasticity": PlasticityDataset,
+    "navier_stokes": NavierStokesDataset,
+    "mesh_folder": MeshFolderDataset,
+}
 
 __all__ = [
     "DATASETS",
+    "AhmedMLDataset",
+    "AirfRANSDataset",
+    "AirfoilDataset",
     "Channel",
     "DarcyDataset",
+    "DrivAerMLDataset",
     "ElasticityDataset",
+    "LPBFDataset",
+    "LPBFSeriesDataset",
+    "MeshFolderDataset",
+    "NavierStokesDataset",
     "PackedDataset",
     "PackedStore",
+    "PipeDataset",
+    "PlasticityDataset",
+    "ShapeNetCarDataset",
+    "SmallDarcyDataset",
     "write_store",
 ]

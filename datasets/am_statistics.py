@@ -89,7 +89,8 @@ def filter_cases(
     The limits are those that kept 1390 of 3398 simulations for the published set. The names of the
     cases within all of them are written to ``root/include_list.txt``, by which
     :class:`LPBFDataset` goes where ``root`` has no folders train and test. No case is deleted. A
-    case whose displacement or stress is absent or NaN is not kept, unless that limit is ``inf``.
+    case whose displacement or stress is absent or NaN is not kept, unless that limit is infinite
+    (``.inf`` on the command line).
 
     Args:
         root: Folder of ``.npz`` files, also in folders below.

@@ -162,6 +162,9 @@ class PackedDataset(Dataset, ABC):
     def path(self) -> Path:
         """The packed file of this split."""
         options = "".join(f"_{key}{value}" for key, value in self.options.items())
+        if len(options) > 60 or not re.fullmatch(r"[\w.+-]*", options):
+            text = json.dumps(self.options, sort_keys=True)
+            options = f"_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
         hooks = [h for h in (self.pre_transform, self.pre_filter) if h is not None]
         if hooks:
             text = repr([_identify(h)[0] for h in (self.pre_transform, self.pre_filter)])
@@ -204,7 +207,7 @@ class PackedDataset(Dataset, ABC):
         hits = [p for p in (root / filename, root / "raw" / filename) if p.is_file()]
         if not hits:
             for folder, below, files in os.walk(root):
-                below[:] = sorted(set(below) - {"processed"})
+                below[:] = sorted(n for n in below if n != "processed" and n[0] != ".")
                 hits += [Path(folder, filename)] if filename in files else []
         if len({p.resolve() for p in hits}) > 1:
             places = ", ".join(str(p) for p in hits)

@@ -167,6 +167,8 @@ class LPBFDataset(PackedDataset):
         log: bool = True,
         *,
         meshes: str | Path | None = None,
+        voxel: tuple[float, float, float] = (0.625, 0.625, 0.8),
+        extent: float = 20.0,
     ) -> None:
         """Compute warped parts and write them to ``root`` in the official form, marked generated.
 
@@ -178,6 +180,8 @@ class LPBFDataset(PackedDataset):
             workers: Number of processes; None lets the generator choose.
             log: Say how long it takes, show progress on a terminal.
             meshes: Folder of closed surfaces (STL, OBJ, PLY, OFF) to build before made-up parts.
+            voxel: Size of a hexahedron in mm.
+            extent: Largest width of a part in mm.
         """
         from flare_geo.datasets.generators.lpbf import generate_lpbf
 
@@ -189,6 +193,8 @@ class LPBFDataset(PackedDataset):
             workers=workers,
             log=log,
             meshes=meshes,
+            voxel=voxel,
+            extent=extent,
         )
 
     @property

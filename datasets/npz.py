@@ -115,8 +115,10 @@ def _why(error: Exception) -> str:
     return f"cannot be read ({error}): the file was cut off or damaged, get it again"
 
 
-def _quote(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
+def _quote(names: Iterable[str], most: int = 12) -> str:
+    quoted = [f"'{name}'" for name in names]
+    more = [f"{len(quoted) - most} more"] if len(quoted) > most else []
+    return ", ".join(quoted[:most] + more)
 
 
 def _text(content: bytes) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,18 +30,15 @@ class Run(NamedTuple):
         return f"run_{self.number}"
 
 
-class RunLists(dict[str, tuple[int, ...]]):
-    """Run numbers by split; as text a short name, since it is a part of that of the packed file."""
-
-    def __str__(self) -> str:
-        return hashlib.sha256(json.dumps(self, sort_keys=True).encode()).hexdigest()[:8]
+RunLists = dict[str, tuple[int, ...]]
+"""Run numbers by split."""
 
 
 def run_lists(public: Iterable[int], **held_out: str) -> RunLists:
     """The runs of each split given as text ``"4 22 56"``, and all other public ones to train on."""
     splits = {split: {int(i) for i in text.split()} for split, text in held_out.items()}
     train = set(public).difference(*splits.values())
-    return RunLists({k: tuple(sorted(v)) for k, v in {"train": train, **splits}.items()})
+    return {k: tuple(sorted(v)) for k, v in {"train": train, **splits}.items()}
 
 
 def own_lists(splits: str | Path | Mapping[str, Sequence[int]], names: Iterable[str]) -> RunLists:
@@ -65,7 +61,7 @@ def own_lists(splits: str | Path | Mapping[str, Sequence[int]], names: Iterable[
         except ValueError as error:
             raise ValueError(f"{splits} is not JSON ({error})") from None
     try:
-        lists = RunLists({str(k): tuple(sorted({int(i) for i in v})) for k, v in given.items()})
+        lists = {str(k): tuple(sorted({int(i) for i in v})) for k, v in given.items()}
     except (AttributeError, TypeError, ValueError):
         wanted = '{"train": [1, 2, ...], "test": [...]}'
         raise ValueError(f"splits must be of the form {wanted}, got {given!r:.80}") from None

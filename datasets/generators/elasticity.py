@@ -18,13 +18,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +28,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.interpolate import make_interp_spline
-from tqdm import tqdm
+
+from flare_geo.datasets.generators.run import SOURCE, run_cases
 
 try:
     import skfem as fem
@@ -42,7 +39,6 @@ except ImportError:  # generate_elasticity says what to do
 Array = NDArray[np.float64]
 MU = 2 * (1.863e5 + 9.79e3)  # 2 (C1 + C2)
 FILES = {key: f"Random_UnitCell_{key}_10.npy" for key in ("XY", "sigma", "rr", "theta")}
-SOURCE = "SOURCE.json"
 RECIPE = {
     "generated": True,
     "generator": __name__,
@@ -275,27 +271,9 @@ def generate_elasticity(
 def _compute(num_samples: int, seed: int, workers: int, log: bool) -> dict[str, Array]:
     """All samples, by file name, in the axis order of the official arrays."""
     task = partial(sample, seed=seed)
-    bar = partial(tqdm, total=num_samples, unit="cell", disable=None if log else True)
-    if workers == 1:
-        samples = list(bar(map(task, range(num_samples))))
-    else:
-        with _one_thread_each(), ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            samples = list(bar(pool.map(task, range(num_samples), chunksize=8)))
+    samples = list(run_cases(task, range(num_samples), workers=workers, unit="cell", log=log))
     axis = {"XY": 2, "sigma": 1, "rr": 1, "theta": 0}
     return {FILES[key]: np.stack([one[key] for one in samples], axis[key]) for key in FILES}
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes spawned inside use one BLAS thread: that is read from the environment at start."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop("OMP_NUM_THREADS")
-        if before is not None:
-            os.environ["OMP_NUM_THREADS"] = before
 
 
 def _checksums(folder: Path) -> dict[str, str]:

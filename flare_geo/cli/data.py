@@ -12,7 +12,7 @@ from flare_geo.datasets import DATASETS, PackedDataset
 from flare_geo.nn import Scaler
 
 CONVERTERS = ("netfabb",)
-AM_VERBS = ("statistics", "filter")
+AM_VERBS = ("statistics", "filter")  # of sets in the LPBF form
 ACTIONS = ("generate", "download", "inspect")
 ROWS = 2**20  # points a step of the statistics
 SHOWN = 200_000  # points in a histogram
@@ -36,8 +36,11 @@ def choose(arguments: Sequence[str]) -> tuple[Callable[..., Any], str, list[str]
     if action in AM_VERBS:
         from flare_geo.datasets.am_statistics import case_statistics, filter_cases
 
-        function = case_statistics if action == "statistics" else filter_cases
-        return function, f"data {action}", rest
+        verbs: dict[str, Callable[..., Any]] = {
+            "statistics": case_statistics,
+            "filter": filter_cases,
+        }
+        return verbs[action], f"data {action}", rest
     if action in ACTIONS and rest and rest[0] in DATASETS:
         name = rest[0]
         function = inspect_verb(name) if action == "inspect" else getattr(DATASETS[name], action)

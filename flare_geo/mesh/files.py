@@ -14,7 +14,7 @@ import numpy as np
 from flare_geo.files import write_aside
 from flare_geo.mesh.meshio import grid_from_meshio
 from flare_geo.mesh.quiet import vtk_messages
-from flare_geo.mesh.vtk import import_pyvista
+from flare_geo.mesh.vtk import SOLID_CELLS, import_pyvista
 
 if TYPE_CHECKING:
     import pyvista as pv
@@ -211,6 +211,7 @@ def _watch_the_end(path: Path, reader: Any) -> None:
 
 def _check_sizes(path: Path, output: Any) -> None:
     """ValueError if an array or a cell does not fit the points: VTK would read beyond the end."""
+    pv = import_pyvista()
     n, m = output.GetNumberOfPoints(), output.GetNumberOfCells()
     for data in (output.GetPointData(), output.GetCellData(), output.GetFieldData()):
         data.RemoveArray(TRAILER)
@@ -228,13 +229,21 @@ def _check_sizes(path: Path, output: Any) -> None:
         cells = [output.GetVerts(), output.GetLines(), output.GetPolys(), output.GetStrips()]
     elif output.IsA("vtkUnstructuredGrid"):
         cells = [output.GetCells()]
-    for array in (part.GetConnectivityArray() for part in cells if part is not None):
-        if array.GetNumberOfTuples():
-            low, high = array.GetRange()
-            if low < 0 or high >= n:
-                raise ValueError(
-                    f"{path}: its cells name point {int(low if low < 0 else high)}, there are {n}"
-                )
+    for part in (part for part in cells if part is not None and part.GetNumberOfCells()):
+        corners = np.asarray(pv.convert_array(part.GetConnectivityArray()))
+        offsets = np.asarray(pv.convert_array(part.GetOffsetsArray()))
+        if corners.size and (corners.min() < 0 or corners.max() >= n):
+            wrong = corners.min() if corners.min() < 0 else corners.max()
+            raise ValueError(f"{path}: its cells name point {wrong}, there are {n}")
+        if offsets[0] != 0 or offsets[-1] != len(corners) or np.any(offsets[1:] < offsets[:-1]):
+            raise ValueError(
+                f"{path}: the offsets of its cells do not rise from 0 to their corners"
+            )
+    if output.IsA("vtkUnstructuredGrid") and m:
+        kinds, sizes = np.asarray(pv.wrap(output).celltypes), np.diff(offsets)
+        for size, kind in SOLID_CELLS.items():
+            if np.any(sizes[kinds == kind] != size):
+                raise ValueError(f"{path}: a cell of VTK type {kind} has not its {size} corners")
 
 
 def _check_stl(path: Path) -> None:
@@ -298,7 +307,9 @@ def _write_meshio(mesh: pv.DataSet, path: Path) -> None:
     said = StringIO()
     try:
         with redirect_stdout(said), redirect_stderr(said):
-            import_pyvista().save_meshio(path, mesh)
+            # meshio takes .msh for that of Ansys, which holds no results
+            kind = "gmsh" if path.suffix.lower() == ".msh" else None
+            import_pyvista().save_meshio(path, mesh, file_format=kind)
     except (Exception, SystemExit) as error:
         raise ValueError(_line(error)) from None
 
@@ -323,4 +334,6 @@ def _check_names(path: Path, names: Sequence[str], point: Any, cell: Any) -> Non
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    text = " ".join(str(error).split())
+    plain = text and isinstance(error, ValueError)
+    return text if plain else f"{type(error).__name__}: {text}".removesuffix(": ")

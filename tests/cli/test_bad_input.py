@@ -46,7 +46,10 @@ def test_nan_in_a_field(cells, tmp_path, capsys):
     sigma[12, 3] = np.nan
     np.save(root / SIGMA, sigma)
     err = refused(["train", *elasticity(root, tmp_path / "run")], capsys)
-    assert "1 case is not sound: cell_0003: field 'y' holds 1 non-finite values (first at point 12)" in err
+    assert (
+        "1 case is not sound: cell_0003: field 'y' holds 1 non-finite values (first at point 12)"
+        in err
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from slow import SlowDataset
 
 from flare_geo.datasets import PackedStore, packing
-from slow import SlowDataset
 
 HERE = Path(__file__).parents[1]
 
@@ -101,7 +101,7 @@ def test_processes_that_are_killed(root, whole):
 
 def test_a_process_that_dies_is_said(root, monkeypatch):
     monkeypatch.setattr(packing, "BLOCK_SECONDS", -1)  # the first block holds one case
-    with pytest.raises(OSError, match="a packing process died .out of memory.*fewer workers"):
+    with pytest.raises(OSError, match=r"a packing process died .out of memory.*fewer workers"):
         packing.pack(
             root / "dead.h5",
             8,

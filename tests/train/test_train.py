@@ -222,4 +222,3 @@ def test_transforms_are_inputs_and_are_written_into_the_checkpoint(tmp_path):
     assert torch.equal(again(plain).x, plain.pos[:, 1:] / 2)
     numbered = ToyDataset(tmp_path / "data", transform=FourierFeatures(1))
     assert [f.name for f in fields_of(numbered)[0]][2:] == [f"x[{i}]" for i in range(4)]
-
