@@ -34,7 +34,7 @@ class LPBFDataset(PackedDataset):
 
     From `FLARE <https://arxiv.org/abs/2508.12594>`_ (Puri et al., 2025):
     https://huggingface.co/datasets/vedantpuri/LPBF_FLARE. Thermomechanical simulations of
-    Ti-6Al-4V parts in Autodesk Netfabb, the state after removal from the build plate. The card says
+    metal parts in Autodesk Netfabb, the state after removal from the build plate. The card says
     MIT, but **the shapes are those of the Fusion 360 Gallery, which may be used for non-commercial
     research only**. :meth:`generate` computes a set of the same form by another, simpler model
     (``source["generated"]`` tells the two apart), ``flare-geo data convert netfabb`` makes one of

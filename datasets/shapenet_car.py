@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
@@ -289,29 +289,36 @@ def read_volume(path: Path, surface: Tensor) -> Data:
 
 
 def read_neuraloperator(path: str | Path) -> list[Data]:
-    """The cars in an ``ot_*.pt`` file of the `neuraloperator
-    <https://github.com/neuraloperator/neuraloperator>`_ library's example data (MIT).
+    """The cars in the example files of the `neuraloperator
+    <https://github.com/neuraloperator/neuraloperator>`_ library (MIT), a list of dicts each.
 
-    A list of dicts; of each the vertices ``target``, normals ``nor_t`` and raw pressures ``press``,
-    less its entries 16 to 111, are taken. The cars have been moved along z.
+    Of an ``ot_*.pt`` file the vertices ``target``, normals ``nor_t`` and raw pressures ``press``
+    less its entries 16 to 111; these cars are in metres and Pa and have been moved along z. Of
+    ``mini_car.pt`` the ``vertices``, which fill the unit box, ``vertex_normals``, and the pressures
+    ``press`` normalised to about zero mean and unit variance.
 
     Shapes:
-        ``pos [3586, 3]`` m, ``y [3586, 1]`` Pa, ``normal [3586, 3]``, ``name`` by its place.
+        ``pos [3586, 3]``, ``y [3586, 1]``, ``normal [3586, 3]``, ``name`` by its place.
 
     Raises:
         ValueError: the file is something else.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        cars = [(car["target"], car["press"], car["nor_t"]) for car in content]
-        keep = torch.ones(NUM_RAW_POINTS, dtype=torch.bool)
-        keep[UNUSED] = False
-        return [
-            Data(pos=pos, y=press[keep].unsqueeze(1), normal=normal, name=f"car_{i}")
-            for i, (pos, press, normal) in enumerate(cars)
-        ]
+        return [_neuraloperator_car(car, f"car_{i}") for i, car in enumerate(content)]
     except (UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, IndexError) as error:
         why = str(error).partition("\n")[0]
         raise ValueError(
-            f"{path}: expected a list of dicts with target, press and nor_t ({why})"
+            f"{path}: expected a list of dicts with target, press and nor_t, or with vertices, "
+            f"press and vertex_normals ({why})"
         ) from None
+
+
+def _neuraloperator_car(car: Mapping[str, Tensor], name: str) -> Data:
+    if "vertices" in car:
+        pressure = car["press"].T
+        return Data(pos=car["vertices"], y=pressure, normal=car["vertex_normals"], name=name)
+    keep = torch.ones(NUM_RAW_POINTS, dtype=torch.bool)
+    keep[UNUSED] = False
+    pressure = car["press"][keep].unsqueeze(1)
+    return Data(pos=car["target"], y=pressure, normal=car["nor_t"], name=name)

@@ -7,9 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import pyvista
 from tests_cli import TINY
 
 from flare_geo.cli.main import main
+from flare_geo.mesh import read_mesh, write_mesh
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -24,24 +26,36 @@ def checkout(trained, cells, tmp_path, monkeypatch):
     os.symlink(trained, tmp_path / "runs" / "elasticity")
     os.symlink(cells, tmp_path / "data" / "elasticity")
     os.symlink(ROOT / "scripts", tmp_path / "scripts")
+    for i in range(10):
+        sphere = pyvista.Sphere(radius=1 + i, theta_resolution=8, phi_resolution=8)
+        sphere["stress"] = sphere.points[:, 2]
+        write_mesh(sphere, tmp_path / "data" / "parts" / f"part_{i}.vtp")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_python_blocks(checkout):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
     assert (checkout / "case.png").read_bytes()[:4] == b"\x89PNG"
+    assert {"stress", "stress predicted"} <= set(read_mesh(checkout / "part.vtp").point_data)
 
 
 def test_commands(checkout):
     commands = re.findall(r"^flare-geo (.*)$", README, re.MULTILINE)
-    assert [c.split()[0] for c in commands] == ["data", "train", "evaluate", "render"]
+    assert [c.split()[0] for c in commands] == [
+        "data",
+        "train",
+        "evaluate",
+        "render",
+        "data",
+        "train",
+    ]
     for command in commands:
         arguments = shlex.split(command)
-        if arguments[0] == "data":
+        if arguments[:2] == ["data", "generate"]:
             continue  # it would refuse to go over the set that is there; tested elsewhere
         short = [*TINY, "--epochs", "1"] if arguments[0] == "train" else []
         assert main([*arguments, *short]) == 0

@@ -265,8 +265,11 @@ def test_real_car():
     raw = torch.load(REAL / "ot_first.pt", weights_only=True)[0]["press"]
     assert raw.std().item() == pytest.approx(45.6, abs=0.3)
     # The same car, prepared by others: the same points were dropped, in the same order.
-    same = torch.load(REAL / "mini_car_first_press.pt", weights_only=True)["press"][0]
-    assert torch.corrcoef(torch.stack([car.y[:, 0], same]))[0, 1] > 0.99999
+    (same,) = read_neuraloperator(REAL / "mini_car_first.pt")
+    assert (same.pos.shape, same.y.shape) == (car.pos.shape, car.y.shape)
+    assert torch.corrcoef(torch.stack([car.y[:, 0], same.y[:, 0]]))[0, 1] > 0.99999
+    assert (same.pos.min(), same.pos.max()) == (0, 1)
+    torch.testing.assert_close(same.normal, car.normal)
     assert ((car.pos - car.pos.mean(0)) * car.normal).sum(1).mean() > 0
     low, high = car.pos.amin(0), car.pos.amax(0)
     assert (low > torch.tensor([-2, -1, -4.5])).all()
