@@ -135,6 +135,20 @@ class PackedDataset(Dataset, ABC):
         """Channels of what :meth:`read_case` returns, where they differ from ``channels``."""
         return self.channels
 
+    @property
+    def on_mesh(self) -> dict[str, Any]:
+        """How a mesh becomes a case of this set, for predictions: see :mod:`flare_geo.mesh.case`.
+
+        Unless a set says otherwise, the points of the cloud are those of the mesh, and inputs and
+        targets are arrays with the names of the channels.
+        """
+        return {
+            "at": "point",
+            "dim": len(self.channels["pos"]),
+            "inputs": [channel.name for channel in self.channels.get("x", ())],
+            "outputs": [[channel.name, 0, 1.0] for channel in self.channels.get("y", ())],
+        }
+
     def present(self, data: Data) -> Data:
         """From the packed case to what the user sees, on every access: targets chosen, units."""
         return data

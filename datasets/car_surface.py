@@ -215,13 +215,27 @@ class CarDataset(PackedDataset):
             raise ValueError(f"{path}: expected a surface of polygons and nothing else")
         return data
 
+    @property
+    def on_mesh(self) -> dict[str, Any]:
+        """Cells of a mesh; on a surface also how forces follow from the targets."""
+        pressure, vector = self.arrays[self.fields]
+        unit, found = self._units(), []
+        for target in self.targets:
+            name, width = (vector, 3) if target == VECTOR[self.fields] else (pressure, 1)
+            found += [[name, i, 1 / unit[target]] for i in range(width)]
+        recipe = {"at": "cell", "dim": 3, "inputs": [], "outputs": found}
+        if self.fields == "surface":
+            recipe["forces"] = {
+                "pressure": pressure,
+                "wall_shear": vector,
+                "dynamic_pressure": self.speed**2 / 2,
+                "reference_area": self.reference_area,
+            }
+        return recipe
+
     def present(self, data: Data) -> Data:
         """The chosen targets, in the chosen units."""
-        unit = {"pressure": 1.0, "cp": self.speed**2 / 2, VECTOR[self.fields]: 1.0}
-        if self.dimensionless:
-            pressure = self.speed**2 / 2
-            vector = self.speed if self.fields == "volume" else pressure
-            unit |= {"pressure": pressure, VECTOR[self.fields]: vector}
+        unit = self._units()
         columns = {"pressure": slice(0, 1), "cp": slice(0, 1), VECTOR[self.fields]: slice(1, 4)}
         data.y = torch.cat([data.y[:, columns[key]] / unit[key] for key in self.targets], dim=1)
         return data
@@ -263,6 +277,15 @@ class CarDataset(PackedDataset):
             return splits, self.run_lists[splits]
         lists = own_lists(splits, self.run_lists)
         return lists, lists
+
+    def _units(self) -> dict[str, float]:
+        """What each target is divided by."""
+        unit = {"pressure": 1.0, "cp": self.speed**2 / 2, VECTOR[self.fields]: 1.0}
+        if self.dimensionless:
+            pressure = self.speed**2 / 2
+            vector = self.speed if self.fields == "volume" else pressure
+            unit |= {"pressure": pressure, VECTOR[self.fields]: vector}
+        return unit
 
     def _shown_channels(self) -> dict[str, tuple[Channel, ...]]:
         return self.packed_channels | {"y": self._columns(self.targets, self.dimensionless)}

@@ -198,6 +198,12 @@ class LPBFDataset(PackedDataset):
         )
 
     @property
+    def on_mesh(self) -> dict[str, Any]:
+        """Nodes of a mesh, truth in arrays that are called as in the files."""
+        outputs = [[TARGETS[name][0], TARGETS[name][1], 1.0] for name in self.targets]
+        return super().on_mesh | {"outputs": outputs}
+
+    @property
     def options(self) -> dict[str, Any]:
         """What decides which cases are packed."""
         return {} if self.num_val is None else {"num_val": self.num_val}

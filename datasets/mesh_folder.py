@@ -170,6 +170,12 @@ class MeshFolderDataset(PackedDataset):
         """The keyword arguments of this class, as given."""
         return self._given
 
+    @property
+    def on_mesh(self) -> dict[str, Any]:
+        """Inputs and targets as they are named in the files."""
+        outputs = [[name, i, 1.0] for name in self.targets for i in range(self._widths[name])]
+        return {"at": self._at, "dim": self._dim, "inputs": self.inputs, "outputs": outputs}
+
     def raw_files(self) -> list[Path]:
         """The mesh files of the split, the table and the list of splits."""
         beside = [path for path in (self._table, self._list) if path is not None]

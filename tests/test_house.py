@@ -14,7 +14,7 @@ PACKAGE = ROOT / "flare_geo"
 BASE = {"flare_geo", "files", "provenance"}
 ARROWS = {  # room: rooms it may import from
     "ops": set(),
-    "nn": {"ops", *BASE},
+    "nn": {"ops", "mesh", "transforms", *BASE},
     "metrics": {"ops"},
     "transforms": set(),
     "mesh": {"files"},

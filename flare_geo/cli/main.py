@@ -12,6 +12,9 @@ VERBS = {
     "train": "train a surrogate from a YAML and flags",
     "evaluate": "errors of a trained run on a split, case by case",
     "render": "pictures of truth, prediction and error on the meshes",
+    "predict": "fields on a mesh file, written onto the same mesh",
+    "inspect": "where the latents of a run look, and the spectrum of its mixing",
+    "report": "one HTML page about a run",
     "data": "generate, download, inspect, convert or filter data sets",
 }
 USAGE = "usage: flare-geo VERB [options]\n\nverbs:\n" + "\n".join(
@@ -59,7 +62,12 @@ def run_function(function: Callable[..., Any], verb: str, arguments: Sequence[st
         exit_on_error=False,
     )
     parser.add_argument("--config", action="config", help="a YAML file with any of the options")
-    parameters = list(inspect.signature(function).parameters)
+    signature = inspect.signature(function).parameters
+    parameters = list(signature)
+    arguments = ["--out" if argument == "-o" else argument for argument in arguments]
+    optional = "mesh" in signature and signature["mesh"].default is None
+    if optional and len(arguments) > 1 and not arguments[1].startswith("-"):
+        arguments.insert(1, "--mesh")
     wants_yaml = "resolved" in parameters
     parser.add_function_arguments(
         function,

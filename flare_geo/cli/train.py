@@ -164,7 +164,10 @@ def make_surrogate(
 ) -> Surrogate:
     """A fresh model between the channels of a data set, its scalers fitted on the split given."""
     inputs, outputs = fields_of(data)
-    info: dict[str, Any] = {"dataset": {"name": data.name, "source": data.source}}
+    info: dict[str, Any] = {
+        "dataset": {"name": data.name, "source": data.source},
+        "mesh": data.on_mesh,
+    }
     if data.transform is not None:
         info["transform"] = to_config(data.transform)
     surrogate = Surrogate(model(len(inputs), len(outputs)), inputs, outputs, info=info)

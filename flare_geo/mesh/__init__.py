@@ -4,6 +4,7 @@ The one place that knows pyvista, meshio and trimesh. What needs pyvista imports
 ``pip install "flare-geo[viz]"``.
 """
 
+from flare_geo.mesh.case import case_of_mesh, truth_of_mesh
 from flare_geo.mesh.fields import add_fields
 from flare_geo.mesh.files import SUFFIXES, array_widths, read_mesh, write_mesh
 from flare_geo.mesh.meshio import from_meshio, to_meshio
@@ -16,6 +17,7 @@ __all__ = [
     "add_fields",
     "array_widths",
     "as_mesh",
+    "case_of_mesh",
     "from_meshio",
     "from_pyvista",
     "from_trimesh",
@@ -27,5 +29,6 @@ __all__ = [
     "to_meshio",
     "to_pyvista",
     "to_trimesh",
+    "truth_of_mesh",
     "write_mesh",
 ]

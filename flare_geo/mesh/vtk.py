@@ -214,21 +214,25 @@ def surface_geometry(mesh: pv.DataSet, at: At) -> tuple[NDArray[Any], NDArray[An
 
 
 def as_mesh(mesh_or_data: Any) -> pv.DataSet:
-    """Accept what functions that draw accept: a pyvista (or VTK) mesh, or a `Data`.
+    """Accept what functions that draw accept: a `Data`, or a mesh of any library; order kept.
 
     Raises:
-        TypeError: neither of them.
+        TypeError: neither a `Data` nor a mesh of pyvista, VTK, meshio or trimesh.
         ValueError: the mesh is empty.
     """
     pv = import_pyvista()
     if getattr(mesh_or_data, "pos", None) is not None:
         return to_pyvista(mesh_or_data)
     mesh = mesh_or_data
-    if not isinstance(mesh, pv.DataSet) and hasattr(mesh, "GetClassName"):
+    library = type(mesh).__module__.split(".")[0]
+    if library == "meshio" and hasattr(mesh, "cells_dict"):
+        mesh = pv.from_meshio(mesh)
+    elif library == "trimesh" or hasattr(mesh, "GetClassName"):
         mesh = pv.wrap(mesh)
     if not isinstance(mesh, pv.DataSet):
         raise TypeError(
-            f"expected a PyG Data with pos or a pyvista mesh, got {type(mesh_or_data).__name__}"
+            "expected a PyG Data with pos or a mesh of pyvista, meshio or trimesh, got "
+            f"{type(mesh_or_data).__name__}"
         )
     if mesh.n_points == 0:
         raise ValueError("the mesh is empty: it has 0 points, so there is nothing to draw")

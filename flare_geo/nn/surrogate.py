@@ -1,7 +1,8 @@
 """A trained model together with all it needs to be used: physical units in, physical units out."""
 
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -34,6 +35,16 @@ class Field(NamedTuple):
     def label(self) -> str:
         """Name and unit, as in "pressure [Pa]"; the unit "1" is none."""
         return self.name if self.unit == "1" else f"{self.name} [{self.unit}]"
+
+
+def _vector(channels: Sequence[Field]) -> tuple[str, int]:
+    """Name of the field that the first channel, or the first two or three, make up; how many."""
+    for ends in ("xyz", "xy"):
+        names = [channel.name for channel in channels[: len(ends)]]
+        stem, joint = names[0][:-2], names[0][-2:-1]
+        if stem and joint in ("_", " ") and names == [f"{stem}{joint}{end}" for end in ends]:
+            return stem, len(ends)
+    return channels[0].name, 1
 
 
 class Surrogate(nn.Module):
@@ -117,15 +128,113 @@ class Surrogate(nn.Module):
             parts.append(value)
         return torch.cat(parts, dim=-1)
 
-    @torch.no_grad()
-    def predict(self, data: Data) -> Data:
-        """A copy of `data` with the prediction `pred [N, out]` in physical units, on the CPU.
+    def predict(self, data: Any, given: Mapping[str, float] | None = None) -> Any:
+        """A copy of `data` with the prediction in physical units, on the CPU.
 
         Runs on the device of the weights, in evaluation mode.
 
+        Args:
+            data: a `Data` or `Batch` as the data set gives them, or a mesh of pyvista, meshio or
+                trimesh: inputs are then derived and transformed as they were for training.
+            given: inputs of a mesh that are the same on all its points, by name.
+
+        Returns:
+            A `Data` with `pred [N, out]`; or the mesh, its points, cells and arrays as they were,
+            with the fields of :meth:`fields_of` added.
+
         Raises:
             ValueError: if an input is missing, of another width, or not finite.
+
+        Warns:
+            UserWarning: if an input of a mesh lies outside the training data; says which and by
+                how much.
         """
+        if isinstance(data, Data):
+            return self._predict_case(data)
+        from flare_geo.mesh import add_fields
+
+        pred = self.predict_case(self.case_of(data, given))
+        return add_fields(data, self.fields_of(pred, data), at=self.recipe["at"])
+
+    def predict_case(self, case: Data) -> Tensor:
+        """The prediction `[N, out]` for a case of :meth:`case_of`, its transform undone."""
+        from flare_geo.transforms import undo
+
+        predicted = self._predict_case(case)
+        pred: Tensor = (undo(self._transform, predicted) if self._transform else predicted).pred
+        return pred
+
+    def case_of(self, mesh: Any, given: Mapping[str, float] | None = None) -> Data:
+        """The case that a mesh is for this surrogate, transformed as for training.
+
+        Raises:
+            ValueError: an input is neither on the mesh nor among `given`; says what there is.
+
+        Warns:
+            UserWarning: as :meth:`predict`.
+        """
+        from flare_geo.mesh import case_of_mesh
+
+        case = case_of_mesh(mesh, self.recipe, given)
+        if self._transform:
+            case = self._transform(case)
+        for warning in self.far_out(case):
+            warnings.warn(warning, stacklevel=2)
+        return case
+
+    def far_out(self, data: Data) -> list[str]:
+        """Inputs that leave the range of the training data by more than a tenth of it, in words."""
+        if "range" not in self.info:
+            return []
+        x, found = self.assemble(data), []
+        for i, channel in enumerate(self.inputs):
+            low, high = self.info["range"]["low"][i], self.info["range"]["high"][i]
+            least, most = float(x[:, i].min()), float(x[:, i].max())
+            span = max(high - low, 1e-6 * max(abs(low), abs(high)), 1e-30)
+            over = max(low - least, most - high) / span
+            if over > 0.1:
+                found.append(
+                    f"input {channel.label} reaches from {least:.5g} to {most:.5g}, in training it "
+                    f"went from {low:.5g} to {high:.5g}: outside by {over:.3g} times that range"
+                )
+        return found
+
+    def fields_of(self, pred: Tensor, mesh: Any = None) -> dict[str, Tensor]:
+        """A prediction `[N, out]` as named fields: "pressure [Pa]", and vectors as one field.
+
+        Channels that follow each other and are called "u_x", "u_y", "u_z" become the vector "u".
+        Names that the mesh has already get the word "predicted".
+        """
+        taken: set[str] = set()
+        for place in ("point_data", "cell_data", "vertex_attributes", "face_attributes"):
+            taken |= set(getattr(mesh, place, {}))
+        fields: dict[str, Tensor] = {}
+        i = 0
+        while i < len(self.outputs):
+            stem, width = _vector(self.outputs[i:])
+            label = Field("", stem, self.outputs[i].unit).label
+            fields[f"{label} predicted" if label in taken else label] = pred[:, i : i + width]
+            i += width
+        return fields
+
+    @property
+    def _transform(self) -> Any:
+        """The transform of the training data, less what was random in it; None without one."""
+        from flare_geo.transforms import for_prediction, from_config
+
+        config = self.info.get("transform")
+        return for_prediction(from_config(config)) if config else None
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """How a mesh becomes a case; see :mod:`flare_geo.mesh.case`."""
+        fields = [channel.field for channel in self.inputs]
+        usual = {"at": "point", "dim": fields.count("pos"), "outputs": []}
+        usual["inputs"] = [channel.name for channel in self.inputs if channel.field == "x"]
+        return {**usual, **self.info.get("mesh", {})}
+
+    @torch.no_grad()
+    def _predict_case(self, data: Data) -> Data:
         device = self.input_scaler.mean.device
         x, ptr = self.assemble(data), data.get("ptr")
         if not torch.isfinite(x).all():

@@ -1,7 +1,11 @@
 """The splits of a data set as loaders of packed batches."""
 
+import math
+from collections.abc import Iterator
+
 import torch
 from lightning import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DistributedSampler
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
@@ -120,7 +124,8 @@ def fit_scalers(surrogate: Surrogate, dataset: PackedDataset, raw: tuple[str, ..
     """Fit the scalers of a surrogate on a training split, but for the fields that stay raw.
 
     Args:
-        surrogate: its `input_scaler` and `output_scaler` are replaced.
+        surrogate: its `input_scaler` and `output_scaler` are replaced, and the range of its
+            inputs is kept in its `info`.
         dataset: the training split.
         raw: fields to leave as they are, of ``"pos"``, ``"x"``, ``"y"``.
     """
@@ -131,7 +136,17 @@ def fit_scalers(surrogate: Surrogate, dataset: PackedDataset, raw: tuple[str, ..
             f"raw names the field '{sorted(unknown)[0]}', the data have {', '.join(sorted(fields))}"
         )
     dataset.set_epoch(0)  # the same random points, whatever was done with the data set before
-    both = Scaler.fit(torch.cat([surrogate.assemble(data), data.y], dim=1) for data in dataset)
+    low, high = (torch.full((len(surrogate.inputs),), end) for end in (math.inf, -math.inf))
+
+    def rows() -> Iterator[Tensor]:
+        for data in dataset:
+            x = surrogate.assemble(data)
+            torch.minimum(low, x.amin(0), out=low)
+            torch.maximum(high, x.amax(0), out=high)
+            yield torch.cat([x, data.y], dim=1)
+
+    both = Scaler.fit(rows())
+    surrogate.info["range"] = {"low": low.tolist(), "high": high.tolist()}
     for column, channel in enumerate(surrogate.inputs + surrogate.outputs):
         if channel.field in raw:
             both.mean[column], both.std[column] = 0.0, 1.0

@@ -1,0 +1,235 @@
+"""`flare-geo predict`: a trained surrogate as a filter on mesh files."""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from flare_geo.cli.evaluate import METRICS, choose_device
+from flare_geo.cli.run import Which, open_checkpoint
+from flare_geo.mesh import SUFFIXES, add_fields, read_mesh, truth_of_mesh, write_mesh
+from flare_geo.metrics import force_coefficients, surface_force
+from flare_geo.nn import Surrogate
+
+NO_FIELDS = (".stl", ".obj", ".ply")
+
+
+def predict(
+    run: Path,
+    mesh: Path,
+    out: Path | None = None,
+    png: Path | None = None,
+    html: Path | None = None,
+    given: dict[str, float] | None = None,
+    channel: int = 0,
+    checkpoint: Which | None = None,
+    device: str = "auto",
+) -> None:
+    """Predict on a mesh file, or on all in a folder, and write the mesh with the fields on it.
+
+    Points, cells and arrays of the mesh stay as they are; the predicted fields are added under
+    their names and units. Where the mesh carries the true fields the errors are printed and drawn.
+
+    Args:
+        run: folder of the run, or of a checkpoint.
+        mesh: a mesh file (VTU, VTP, VTK, STL, OBJ, PLY, or what meshio reads), or a folder of them.
+        out: the file to write, .vtp for surfaces, .vtu for grids; for a folder, a folder;
+            NAME_predicted beside the mesh if not given.
+        png: a picture to draw; for a folder, a folder.
+        html: a page that turns in a browser; for a folder, a folder.
+        given: inputs that are the same on the whole mesh, as in `--given.speed 30`.
+        channel: which output channel is drawn, from 0.
+        checkpoint: "best" or "last"; the best one there is if not given.
+        device: "auto", "cpu", "cuda".
+    """
+    surrogate = open_surrogate(run, checkpoint).to(choose_device(device))
+    if not 0 <= channel < len(surrogate.outputs):
+        raise ValueError(f"channel must be 0 to {len(surrogate.outputs) - 1}, got {channel}")
+    if mesh.is_dir():
+        out = out or mesh.with_name(f"{mesh.name}_predicted")
+        _predict_folder(surrogate, mesh, out, png, html, given, channel)
+        return
+    if out is not None:
+        check_target(out)
+    predict_file(surrogate, mesh, out, png, html, given, channel)
+
+
+def open_surrogate(run: Path, checkpoint: Which | None = None) -> Surrogate:
+    """The surrogate of a run, or of a checkpoint's own folder."""
+    if (run / "config.json").is_file():
+        return Surrogate.from_pretrained(run)
+    return open_checkpoint(run, checkpoint)[0]
+
+
+def read_case(
+    surrogate: Surrogate, path: Path, given: dict[str, float] | None = None
+) -> tuple[Any, Data]:
+    """A mesh file, and the case it is for a surrogate; what is unusual goes to standard error.
+
+    Raises:
+        ValueError: the file is not a mesh, or lacks an input; names the file.
+    """
+    mesh = read_mesh(path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            case = surrogate.case_of(mesh, given)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+    for warning in caught:
+        print(f"warning: {path.name}: {warning.message}", file=sys.stderr)
+    return mesh, case
+
+
+def predict_file(
+    surrogate: Surrogate,
+    path: Path,
+    out: Path | None,
+    png: Path | None = None,
+    html: Path | None = None,
+    given: dict[str, float] | None = None,
+    channel: int = 0,
+) -> None:
+    """Predict on one mesh file and write what is asked for; NAME_predicted if `out` is None.
+
+    An `out` without a suffix gets that of the format which holds the mesh.
+    """
+    mesh, case = read_case(surrogate, path, given)
+    try:
+        pred = surrogate.predict_case(case)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    truth = truth_of_mesh(mesh, surrogate.recipe)
+    at = surrogate.recipe["at"]
+    fields = surrogate.fields_of(pred, mesh)
+    kind = ".vtp" if type(mesh).__name__ == "PolyData" else ".vtu"
+    if out is None:
+        out = path.with_name(f"{path.stem}_predicted{kind}")
+    elif out.suffix.lower() not in SUFFIXES:
+        out = out.with_name(out.name + kind)
+    write_mesh(add_fields(mesh, fields, at=at), out)
+    size = f"{len(pred):,} {'cells' if at == 'cell' else 'points'}"
+    print(f"{path.name}: {', '.join(fields)} on {size}: {out}")
+    _print_errors(surrogate, pred, truth)
+    _print_forces(surrogate, case, pred, truth)
+    if png is not None or html is not None:
+        _draw(surrogate, mesh, pred, truth, channel, png, html)
+
+
+def check_target(out: Path) -> None:
+    """Raise unless a file of this name can hold fields."""
+    kind = out.suffix.lower()
+    if kind in NO_FIELDS or kind not in SUFFIXES:
+        what = "holds no fields" if kind in NO_FIELDS else "is not a mesh format"
+        raise ValueError(f"{out}: '{kind}' {what}: write .vtp (surfaces) or .vtu (grids)")
+
+
+def _predict_folder(
+    surrogate: Surrogate,
+    folder: Path,
+    out: Path,
+    png: Path | None,
+    html: Path | None,
+    given: dict[str, float] | None,
+    channel: int,
+) -> None:
+    """All mesh files of a folder; those that fail are said and the others done."""
+    if out.suffix:
+        raise ValueError(f"{folder} is a folder: give a folder for --out, got {out}")
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not paths:
+        raise FileNotFoundError(f"no mesh files in {folder}")
+    twice = sorted({p.stem for p in paths if [q.stem for q in paths].count(p.stem) > 1})
+    if twice:
+        raise ValueError(f"{folder}: several files are called '{twice[0]}': move one elsewhere")
+    failed = []
+    for path in paths:
+        picture = None if png is None else png / f"{path.stem}.png"
+        page = None if html is None else html / f"{path.stem}.html"
+        try:
+            predict_file(surrogate, path, out / path.stem, picture, page, given, channel)
+        except (ValueError, FileNotFoundError) as error:
+            failed.append(path.name)
+            print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(paths)} meshes failed: {', '.join(failed[:5])}")
+
+
+def _print_errors(surrogate: Surrogate, pred: Tensor, truth: Tensor | None) -> None:
+    if truth is None or not torch.isfinite(truth).all():
+        return
+    right = surrogate.fields_of(truth)
+    for label, field in surrogate.fields_of(pred).items():
+        error = {name: float(metric(field, right[label])) for name, metric in METRICS.items()}
+        if not right[label].any():
+            print(
+                f"  {label}: the truth is zero everywhere, largest error {error['max_error']:.5g}"
+            )
+            continue
+        print(
+            f"  {label}: relative L2 {error['rel_l2']:.5f}, relative L1 {error['rel_l1']:.5f}, "
+            f"largest error {error['max_error']:.5g}, R2 {error['r2']:.5f}"
+        )
+
+
+def _print_forces(surrogate: Surrogate, case: Data, pred: Tensor, truth: Tensor | None) -> None:
+    rule = surrogate.recipe.get("forces")
+    if rule is None or "normal" not in case or "area" not in case:
+        return
+    for word, fields in (("predicted", pred), ("true", truth)):
+        coefficients = None if fields is None else _coefficients(surrogate, rule, case, fields)
+        if coefficients is not None:
+            drag, lift, part = coefficients
+            print(f"  {word} Cd {drag:.5f}, Cl {lift:.5f}{part}")
+
+
+def _coefficients(
+    surrogate: Surrogate, rule: dict[str, Any], case: Data, fields: Tensor
+) -> tuple[float, float, str] | None:
+    """Drag and lift coefficients, and which part they are; None without a pressure."""
+    pressure, shear = None, []
+    for column, (array, _, factor) in enumerate(surrogate.recipe["outputs"]):
+        if array == rule["pressure"] and pressure is None:
+            pressure = fields[:, column] / factor
+        elif array == rule["wall_shear"]:
+            shear.append(fields[:, column] / factor)
+    if pressure is None:
+        return None
+    stress = torch.stack(shear, dim=1) if len(shear) == 3 else None
+    force = surface_force(pressure, stress, case.normal * case.area)
+    drag, lift = force_coefficients(force, rule["dynamic_pressure"], rule["reference_area"])
+    return float(drag), float(lift), "" if stress is not None else " (pressure alone)"
+
+
+def _draw(
+    surrogate: Surrogate,
+    mesh: Any,
+    pred: Tensor,
+    truth: Tensor | None,
+    channel: int,
+    png: Path | None,
+    html: Path | None,
+) -> None:
+    label, field = surrogate.outputs[channel].label, pred[:, channel]
+    generated = surrogate.info.get("dataset", {}).get("source", {}).get("generated")
+    note = "trained on generated data" if generated else None
+    if png is not None:
+        from flare_geo.viz import plot_comparison, plot_field
+
+        if truth is not None:
+            plot_comparison(mesh, truth[:, channel], field, label=label, path=png, note=note)
+        else:
+            plot_field(mesh, field, label=label, path=png, note=note)
+        print(f"  picture: {png}")
+    if html is not None:
+        from flare_geo.viz import write_html
+
+        fields = {label: field}
+        if truth is not None:
+            fields |= {f"true {label}": truth[:, channel], "error": field - truth[:, channel]}
+        write_html(mesh, fields, html, note=note)
+        print(f"  page: {html}")

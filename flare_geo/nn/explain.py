@@ -1,0 +1,179 @@
+"""A look inside a model: where its latents read and write, and how far its layers mix.
+
+Everything here is for one cloud at a time, and finds the :class:`FlareConv` layers of any module.
+The mathematics is in `flare_geo.ops.spectrum`.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from flare_geo.nn.flare_conv import FlareConv
+from flare_geo.nn.surrogate import Surrogate
+from flare_geo.ops import Layout
+from flare_geo.ops.spectrum import decode_weights, encode_weights, mixing_spectrum
+
+
+class Mixer(NamedTuple):
+    """What a FlareConv mixed one cloud with: `q [H, M, D]`, `k [N, H, D]`, the scale of scores."""
+
+    q: Tensor
+    k: Tensor
+    scale: float
+
+
+class LatentWeights(NamedTuple):
+    """Where the latents of one head look and write.
+
+    `encode [M, N]` sums to 1 over the points: `1 / N` is to look everywhere alike. `decode [N, M]`
+    sums to 1 over the latents: the shares that they have in what a point receives.
+    """
+
+    encode: Tensor
+    decode: Tensor
+
+
+@torch.no_grad()
+def mixers(model: nn.Module, *inputs: Any) -> list[Mixer]:
+    """Run the model on one cloud and keep what each of its FlareConv layers mixed with.
+
+    The model runs in evaluation mode and is left as it was.
+
+    Args:
+        model: a :class:`Surrogate`, a :class:`Flare`, or any module with FlareConv layers in it.
+        inputs: what it is called with: a `Data` for a surrogate (of any device), else as the model
+            wants it, such as `x [N, in_channels]`.
+
+    Returns:
+        One mixer a call of a layer, in the order of the calls; with query and key norms applied.
+
+    Raises:
+        ValueError: the model has no FlareConv, or the input holds several clouds.
+
+    Example:
+        >>> q, k, scale = mixers(Flare(2, 1), torch.randn(500, 2))[0]
+        >>> q.shape, k.shape
+        (torch.Size([8, 64, 8]), torch.Size([500, 8, 8]))
+    """
+    layers = [m for m in model.modules() if isinstance(m, FlareConv)]
+    if not layers:
+        raise ValueError(f"the {type(model).__name__} has no FlareConv in it to look at")
+    queries: list[Tensor] = []
+    keys: list[Tensor] = []
+    scales: list[float] = []
+    hooks = []
+    for layer in layers:
+        hooks += [
+            layer.register_forward_pre_hook(_one_cloud, with_kwargs=True),
+            layer.q_norm.register_forward_hook(partial(_keep, queries)),
+            layer.k_norm.register_forward_hook(partial(_keep, keys)),
+            layer.register_forward_hook(lambda layer, _, __: scales.append(layer.scale)),
+        ]
+    training = {m: m.training for m in model.modules()}
+    model.eval()
+    try:
+        model.predict(*inputs) if isinstance(model, Surrogate) else model(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in training.items():
+            module.training = mode
+    return [Mixer(*found) for found in zip(queries, keys, scales, strict=True)]
+
+
+def mixer_of(found: list[Mixer], block: int, head: int) -> Mixer:
+    """One head of one of the mixers, with its axis of length 1 kept; both may count from the end.
+
+    Raises:
+        ValueError: there is no such block or head.
+    """
+    for name, index, size in (("block", block, len(found)), ("head", head, len(found[0].q))):
+        if not -size <= index < size:
+            raise ValueError(f"{name} must be 0 to {size - 1}, got {index}")
+    q, k, scale = found[block]
+    at = head % len(q)
+    return Mixer(q[at : at + 1], k[:, at : at + 1], scale)
+
+
+def latent_weights(model: nn.Module, *inputs: Any, block: int = -1, head: int = 0) -> LatentWeights:
+    """Where each latent of one head looks, and where its message goes.
+
+    Args:
+        model: see :func:`mixers`.
+        inputs: see :func:`mixers`.
+        block: which FlareConv, from 0; -1 is the last.
+        head: which of its heads.
+
+    Raises:
+        ValueError: there is no such block or head; or as :func:`mixers`.
+
+    Example:
+        >>> encode, decode = latent_weights(Flare(2, 1), torch.randn(500, 2), block=0)
+        >>> encode.shape, decode.shape
+        (torch.Size([64, 500]), torch.Size([500, 64]))
+    """
+    q, k, scale = mixer_of(mixers(model, *inputs), block, head)
+    encode, decode = encode_weights(q, k, scale=scale), decode_weights(q, k, scale=scale)
+    return LatentWeights(encode[0], decode[:, 0])
+
+
+def spectra(model: nn.Module, *inputs: Any) -> list[Tensor]:
+    """Eigenvalues of every mixing operator, one tensor `[H, M]` a block, descending.
+
+    See :func:`flare_geo.ops.spectrum.mixing_spectrum`; arguments as :func:`mixers`.
+    """
+    return [mixing_spectrum(q, k, scale=scale) for q, k, scale in mixers(model, *inputs)]
+
+
+def modes_in_use(eigenvalues: Tensor, tolerance: float = 0.01) -> Tensor:
+    """How many eigenvalues of each head exceed the tolerance: `[..., M]` to `[...]` int64."""
+    return (eigenvalues > tolerance).sum(dim=-1)
+
+
+def suggest_num_latents(spectra: Iterable[Tensor], tolerance: float = 0.01) -> int:
+    """How many latents the mixing that was learned needs.
+
+    The largest number, over all heads and blocks, of eigenvalues above the tolerance, rounded up
+    to a multiple of 8: every mode that is left out was scaled by less than the tolerance. Give it
+    the spectra of several cases, one list after the other, to cover them all.
+
+    It says how many latents are enough for *this* operator, not how many would be best to learn
+    with: where it returns M or more, all latents are in use and the spectrum cannot say whether
+    more would help; where it returns less, train again with that M and compare the errors.
+
+    Args:
+        spectra: tensors `[H, M]`, as from :func:`spectra`.
+        tolerance: eigenvalue, between 0 and 1, below which a mode does not count.
+
+    Raises:
+        ValueError: no spectrum, or a tolerance out of its range.
+
+    Example:
+        >>> suggest_num_latents([torch.tensor([[1.0, 0.5, 0.001], [1.0, 0.2, 0.02]])])
+        8
+    """
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance must lie between 0 and 1, got {tolerance}")
+    most = max((int(modes_in_use(values, tolerance).max()) for values in spectra), default=0)
+    if most == 0:
+        raise ValueError("spectra is empty: expected at least one tensor [H, M] of eigenvalues")
+    return 8 * -(-most // 8)
+
+
+def _keep(kept: list[Tensor], module: nn.Module, args: Any, output: Tensor) -> None:
+    kept.append(output.detach())
+
+
+def _one_cloud(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    given = dict(zip(("x", "ptr", "batch"), args)) | kwargs
+    ptr, batch = given.get("ptr"), given.get("batch")
+    clouds = 1
+    if ptr is not None:
+        clouds = ptr.num_clouds if isinstance(ptr, Layout) else ptr.numel() - 1
+    elif batch is not None and batch.numel():
+        clouds = int(batch.max()) + 1
+    if clouds != 1:
+        raise ValueError(f"expected one cloud, got a batch of {clouds}: pass one case of it")

@@ -1,0 +1,291 @@
+"""Mesh in, mesh out: the fields of a surrogate on a mesh file of the user's own."""
+
+import json
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+import pyvista as pv
+import torch
+import trimesh
+from matplotlib.image import imread
+from torch_geometric.transforms import Compose
+
+from flare_geo.cli.main import main
+from flare_geo.cli.predict import read_case
+from flare_geo.cli.train import make_surrogate
+from flare_geo.datasets import DrivAerMLDataset, MeshFolderDataset
+from flare_geo.mesh import read_mesh, write_mesh
+from flare_geo.nn import Flare, Surrogate
+from flare_geo.transforms import AssembleFeatures, Rotate, SpaceFillingOrder, Subsample, UnitBox
+
+FAR = np.array([1.2e4, -3.0e3, 500.0])  # mm
+
+
+def model(inputs, outputs):
+    return Flare(inputs, outputs, 16, num_layers=1, heads=2, num_latents=8, init="default")
+
+
+def ball(i, spread=1.0):
+    mesh = pv.Sphere(radius=1 + 0.1 * i, theta_resolution=9, phi_resolution=9)
+    mesh.points *= spread
+    mesh["stress"] = mesh.points[:, 2] * 3
+    mesh["U"] = mesh.points[:, [1, 0, 2]].copy()
+    return mesh
+
+
+def surrogate_for(folder, run=None, transform=None, **options):
+    """A fresh surrogate of a folder of balls, as a checkpoint in a run."""
+    for i in range(6):
+        write_mesh(ball(i), folder / f"ball_{i}.vtp")
+    options = {"targets": ["stress", "U"], "units": {"stress": "MPa", "pos": "mm"}, **options}
+    data = MeshFolderDataset(folder, splits={"train": 1.0}, transform=transform, **options)
+    torch.manual_seed(0)
+    surrogate = make_surrogate(model, data)
+    if run is not None:
+        surrogate.save_pretrained(run / "best")
+    return surrogate
+
+
+@pytest.fixture
+def run(tmp_path):
+    surrogate_for(tmp_path / "balls", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def predict(*arguments, status=0, capsys):
+    capsys.readouterr()
+    assert main(["predict", *map(str, arguments)]) == status
+    return capsys.readouterr()
+
+
+def test_the_mesh_comes_back_as_it_was_with_the_fields_on_it(run, tmp_path, capsys):
+    mesh = pv.Sphere(radius=2, theta_resolution=30, phi_resolution=20)
+    mesh = pv.PolyData(mesh.points.astype(np.float64) + FAR, mesh.faces)
+    mesh["part"] = np.arange(mesh.n_points)
+    mesh.cell_data["zone"] = np.arange(mesh.n_cells)
+    mesh.field_data["note"] = ["mine"]
+    write_mesh(mesh, tmp_path / "far.vtp")
+    png, out = tmp_path / "far.png", tmp_path / "sub" / "out.vtp"
+    said = predict(run, tmp_path / "far.vtp", "-o", out, "--png", png, capsys=capsys)
+    assert f"far.vtp: stress [MPa], U on {mesh.n_points} points: {out}" in said.out
+    assert (
+        "input x [mm] reaches from 11998 to 12002, in training it went from -1.4095 to 1.5"
+        in said.err
+    )
+    back = pv.read(out)
+    assert back.points.dtype == np.float64
+    np.testing.assert_array_equal(back.points, mesh.points)
+    np.testing.assert_array_equal(back.faces, mesh.faces)
+    for name, data in (("part", back.point_data), ("zone", back.cell_data)):
+        np.testing.assert_array_equal(data[name], mesh[name])
+    assert back.field_data["note"] == ["mine"]
+    surrogate = Surrogate.from_pretrained(run / "best")
+    case = read_case(surrogate, tmp_path / "far.vtp")[1]
+    expected = surrogate.predict(case).pred
+    np.testing.assert_array_equal(back.point_data["stress [MPa]"], expected[:, 0])
+    np.testing.assert_array_equal(back.point_data["U"], expected[:, 1:])
+    assert imread(png).std() > 0.05
+
+
+def test_errors_are_printed_where_the_mesh_has_the_truth(run, tmp_path, capsys):
+    mesh = ball(2)
+    write_mesh(mesh, tmp_path / "a.vtp")
+    out = tmp_path / "b.vtp"
+    said = predict(
+        run, tmp_path / "a.vtp", "--out", out, "--png", tmp_path / "a.png", capsys=capsys
+    )
+    assert not said.err
+    back = pv.read(out)
+    np.testing.assert_array_equal(back["stress"], mesh["stress"])  # the truth stays
+    np.testing.assert_array_equal(back["U"], mesh["U"])
+    for label, truth in (("stress [MPa]", "stress"), ("U predicted", "U")):
+        error = np.linalg.norm(back[label] - mesh[truth]) / np.linalg.norm(mesh[truth])
+        assert f"  {label.removesuffix(' predicted')}: relative L2 {error:.5f}" in said.out
+    height, width = imread(tmp_path / "a.png").shape[:2]
+    assert width > 1.5 * height  # truth, prediction and error side by side
+
+
+@pytest.mark.parametrize("suffix", [".stl", ".obj", ".ply", ".vtu", ".vtk"])
+def test_formats(run, tmp_path, suffix, capsys):
+    mesh = pv.Sphere(theta_resolution=9, phi_resolution=9)
+    mesh = mesh.cast_to_unstructured_grid() if suffix == ".vtu" else mesh
+    write_mesh(mesh, tmp_path / f"part{suffix}")
+    predict(run, tmp_path / f"part{suffix}", capsys=capsys)
+    end = ".vtu" if suffix == ".vtu" else ".vtp"
+    back = read_mesh(tmp_path / f"part_predicted{end}")
+    assert back.n_points == mesh.n_points
+    assert back.point_data["U"].shape == (mesh.n_points, 3)
+
+
+def test_folder(run, tmp_path, capsys):
+    (tmp_path / "balls" / "broken.vtp").write_text("<VTKFile")
+    out = tmp_path / "out"
+    said = predict(run, tmp_path / "balls", "-o", out, "--png", out, status=1, capsys=capsys)
+    assert "failed: " in said.err
+    assert "1 of 7 meshes failed: broken.vtp" in said.err
+    names = [f"ball_{i}.{end}" for i in range(6) for end in ("png", "vtp")]
+    assert sorted(p.name for p in out.iterdir()) == sorted(names)
+
+
+def test_in_python_and_for_other_libraries(tmp_path):
+    surrogate = surrogate_for(tmp_path / "balls")
+    mesh = ball(1)
+    before = mesh.copy()
+    result = surrogate.predict(mesh)
+    assert mesh == before
+    assert result.point_data["stress [MPa]"].shape == (mesh.n_points,)
+    tri = trimesh.Trimesh(mesh.points, mesh.regular_faces, process=False)
+    other = surrogate.predict(tri)
+    assert isinstance(other, trimesh.Trimesh)
+    np.testing.assert_allclose(
+        other.vertex_attributes["stress [MPa]"], result["stress [MPa]"], atol=1e-5
+    )
+    with pytest.raises(TypeError, match=r"expected a PyG Data .* or a mesh of .*, got str"):
+        surrogate.predict("mesh.vtp")
+
+
+def test_inputs_are_derived_read_and_given(tmp_path, capsys):
+    table = "name,speed\n" + "".join(f"ball_{i},{i}\n" for i in range(6))
+    (tmp_path / "balls").mkdir()
+    (tmp_path / "balls" / "table.csv").write_text(table)
+    options = {"inputs": ["normal", "stress", "speed"], "targets": ["U"]}
+    surrogate = surrogate_for(
+        tmp_path / "balls", tmp_path / "run", globals_file="table.csv", units={}, **options
+    )
+    mesh = ball(3)
+    case = surrogate.case_of(mesh, {"speed": 3})
+    data = MeshFolderDataset(
+        tmp_path / "balls", splits={"train": 1.0}, globals_file="table.csv", **options
+    )
+    (same,) = (c for c in data if c.name == "ball_3")
+    torch.testing.assert_close(case.x, same.x)
+    assert torch.equal(case.pos, same.pos)
+    write_mesh(mesh, tmp_path / "a.vtp")
+    said = predict(tmp_path / "run", tmp_path / "a.vtp", status=1, capsys=capsys)
+    assert "needs the point array 'speed', the mesh has Normals, U, stress" in said.err
+    assert len(said.err.strip().splitlines()) == 1
+    assert not (tmp_path / "a_predicted.vtp").exists()
+    predict(tmp_path / "run", tmp_path / "a.vtp", "--given.speed", 3, capsys=capsys)
+    mesh.point_data.remove("stress")
+    with pytest.raises(ValueError, match="needs the point array 'stress', the mesh has Normals, U"):
+        surrogate.case_of(mesh, {"speed": 3})
+
+
+def test_transforms_are_applied_and_undone(tmp_path):
+    turn = Rotate(vectors=["y[1:4]", "x"], angle=90.0)
+    steps = [AssembleFeatures(["normal"]), turn, SpaceFillingOrder(), UnitBox([-2] * 3, [2] * 3)]
+    draw = [Subsample(20, seed=0), Rotate(vectors=["y[1:4]"])]
+    from flare_geo.transforms import Normals
+
+    way = Compose([Normals(), *steps])
+    surrogate = surrogate_for(tmp_path / "balls", tmp_path / "run", transform=way)
+    loaded = Surrogate.from_pretrained(tmp_path / "run" / "best")
+    mesh = ball(2)
+    result = loaded.predict(mesh)
+    case = way(_plain(tmp_path))
+    order = case.curve_order[:, 0]
+    pred = surrogate.predict(case).pred
+    stress = torch.empty(len(pred)).index_copy_(0, order, pred[:, 0])
+    np.testing.assert_allclose(result["stress [MPa]"], stress, atol=1e-5)
+    turned = torch.empty(len(pred), 3).index_copy_(0, order, pred[:, 1:])  # (u, v) -> (-v, u)
+    back = torch.stack([turned[:, 1], -turned[:, 0], turned[:, 2]], dim=1)
+    np.testing.assert_allclose(result["U predicted"], back, atol=1e-5)
+    random = surrogate_for(tmp_path / "balls", transform=Compose(draw))
+    assert surrogate_predicts_all(random, mesh)
+
+
+def _plain(tmp_path):
+    options = {"targets": ["stress", "U"], "splits": {"train": 1.0}}
+    return next(c for c in MeshFolderDataset(tmp_path / "balls", **options) if c.name == "ball_2")
+
+
+def surrogate_predicts_all(surrogate, mesh):
+    return surrogate.predict(mesh)["stress [MPa]"].shape == (mesh.n_points,)
+
+
+def test_no_warning_inside_the_training_range(tmp_path):
+    surrogate = surrogate_for(tmp_path / "balls")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        surrogate.predict(ball(2))
+    with pytest.warns(UserWarning, match=r"input z \[mm\] reaches .* outside by 1 times"):
+        surrogate.predict(ball(5).translate((0, 0, 3)))
+
+
+def test_points_that_no_cell_uses_and_edges_of_three_faces(tmp_path):
+    surrogate = surrogate_for(tmp_path / "balls", inputs=["normal"])
+    points = [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0.5, 0.5, 0.5]]
+    faces = [[0, 1, 2], [0, 1, 3], [0, 1, 4]]
+    mesh = pv.PolyData.from_regular_faces(np.array(points, dtype=np.float32), faces)
+    result = surrogate.predict(mesh)
+    assert np.isfinite(result["stress [MPa]"]).all()
+    assert result.n_points == 6
+
+
+def test_forces_of_a_car(tmp_path, capsys):
+    root = tmp_path / "cars"
+    DrivAerMLDataset.generate(root, num_runs=4, resolution=1500, workers=1, log=False)
+    data = DrivAerMLDataset(root, targets=["cp", "wall_shear"], log=False)
+    make_surrogate(model, data).save_pretrained(tmp_path / "run" / "best")
+    number = data.store.names[0].removeprefix("run_")
+    path = root / f"run_{number}" / f"boundary_{number}.vtp"
+    said = predict(tmp_path / "run", path, "-o", tmp_path / "car.vtp", capsys=capsys)
+    table = (root / f"run_{number}" / f"force_mom_constref_{number}.csv").read_text().split("\n")
+    drag, lift = (float(v) for v in table[1].split(",")[:2])
+    words = said.out.split("true Cd ")[1].replace(",", "").split()
+    assert [float(words[0]), float(words[2])] == pytest.approx([drag, lift], abs=2e-5)
+    assert "predicted Cd" in said.out
+    back = read_mesh(tmp_path / "car.vtp")
+    assert back.cell_data["tau [m^2/s^2]"].shape == (back.n_cells, 3)
+    assert back.cell_data["cp"].shape == (back.n_cells,)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda p: p.with_suffix(".vtp").write_bytes(b""), "the file is empty (0 bytes)"),
+        (
+            lambda p: p.with_suffix(".xyz").write_text("1 2 3"),
+            "no mesh format is known by the suffix",
+        ),
+        (lambda p: write_mesh(pv.PolyData(), p.with_suffix(".vtp")), "holds no points"),
+    ],
+)
+def test_files_that_are_no_meshes(run, tmp_path, make, words, capsys):
+    make(tmp_path / "odd")
+    (path,) = tmp_path.glob("odd.*")
+    said = predict(run, path, "-o", tmp_path / "x.vtp", status=1, capsys=capsys)
+    assert words in said.err
+    assert len(said.err.strip().splitlines()) == 1
+    assert not (tmp_path / "x.vtp").exists()
+
+
+def test_what_cannot_be_written(run, tmp_path, capsys):
+    write_mesh(ball(1), tmp_path / "a.vtp")
+    (tmp_path / "file").write_text("")
+    for out, words in (
+        (tmp_path / "x.stl", "'.stl' holds no fields: write .vtp"),
+        (tmp_path / "x.json", "'.json' is not a mesh format: write .vtp"),
+        (tmp_path / "file" / "x.vtp", "File exists"),
+    ):
+        said = predict(run, tmp_path / "a.vtp", "-o", out, status=1, capsys=capsys)
+        assert words in said.err
+        assert len(said.err.strip().splitlines()) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.vtp", "balls", "file", "run"]
+
+
+def test_a_solid_for_a_surrogate_of_the_plane(trained, tmp_path, capsys):
+    write_mesh(ball(1), tmp_path / "a.vtp")
+    said = predict(trained, tmp_path / "a.vtp", status=1, capsys=capsys)
+    assert "trained on points in the plane z = 0, the mesh reaches from z = -1.1 to 1.1" in said.err
+
+
+def test_old_checkpoints_have_no_recipe(trained, tmp_path):
+    folder = shutil.copytree(trained / "best", tmp_path / "best")
+    config = json.loads((folder / "config.json").read_text())
+    del config["mesh"], config["range"]
+    (folder / "config.json").write_text(json.dumps(config))
+    plane = pv.Plane(i_resolution=4, j_resolution=4).triangulate()
+    assert Surrogate.from_pretrained(folder).predict(plane).point_data.keys()

@@ -1,0 +1,36 @@
+"""What of a training transform is kept when every point of a mesh is to be predicted."""
+
+from __future__ import annotations
+
+from torch_geometric.transforms import BaseTransform, Compose
+
+from flare_geo.transforms.rotate import Rotate
+from flare_geo.transforms.sample_surface import SampleSurface
+from flare_geo.transforms.subsample import Subsample
+
+
+def for_prediction(transform: BaseTransform) -> Compose:
+    """The transform without the parts that draw points or angles at random.
+
+    Sampling would leave points without a prediction, and random rotations are there to vary the
+    training data; all else decides what the model is given and must be the same.
+
+    Example:
+        >>> from flare_geo.transforms import UnitBox
+        >>> for_prediction(Compose([Subsample(100), Rotate(), UnitBox([0, 0], [1, 1])]))
+        Compose([
+          UnitBox(low=(0.0, 0.0), high=(1.0, 1.0), interval=(0.0, 1.0), keep_aspect=True)
+        ])
+    """
+    parts = transform.transforms if isinstance(transform, Compose) else [transform]
+    kept: list[BaseTransform] = []
+    for part in parts:
+        if isinstance(part, Compose):
+            kept += for_prediction(part).transforms
+        elif not isinstance(part, (Subsample, SampleSurface)) and not _is_random(part):
+            kept.append(part)
+    return Compose(kept)
+
+
+def _is_random(part: BaseTransform) -> bool:
+    return isinstance(part, Rotate) and not isinstance(part.angle, float)
