@@ -7,12 +7,14 @@ import pytest
 
 MODULES = [
     "flare_geo.ops.flare",
+    "flare_geo.ops.spectrum",
     "flare_geo.nn.mlp",
     "flare_geo.nn.flare_conv",
     "flare_geo.nn.block",
     "flare_geo.nn.flare",
     "flare_geo.nn.scaler",
     "flare_geo.nn.surrogate",
+    "flare_geo.nn.explain",
     "flare_geo.metrics.relative",
     "flare_geo.files",
     *(

@@ -13,6 +13,8 @@ from flare_geo.viz.curves import plot_learning_curves
 from flare_geo.viz.displacement import plot_displacement
 from flare_geo.viz.field import plot_field
 from flare_geo.viz.histograms import plot_histograms
+from flare_geo.viz.latents import plot_eigenmodes, plot_latents
+from flare_geo.viz.spectra import plot_spectra
 
 __all__ = [
     "Comparison",
@@ -20,8 +22,11 @@ __all__ = [
     "plot_comparison",
     "plot_comparison_grid",
     "plot_displacement",
+    "plot_eigenmodes",
     "plot_field",
     "plot_histograms",
+    "plot_latents",
     "plot_learning_curves",
+    "plot_spectra",
     "to_pyvista",
 ]

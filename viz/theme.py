@@ -44,6 +44,8 @@ MOST_OUTLINE = 60.0  # draw feature edges up to this total length, in bounding-b
 SAMPLES = 2  # a picture is drawn this many times larger and averaged, for smooth edges
 # White lights that go with the camera (it is at (0, 0, 1) and sees the origin): position, strength.
 LIGHTS = (((0.8, 1.0, 0.7), 0.8), ((-0.4, -0.1, 1.0), 0.4))
+# Lines and points of plots, in this order (Okabe and Ito, safe for colour-blind readers).
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#69707a")
 INSTALL = 'this picture needs pyvista and matplotlib: pip install "flare-geo[viz]"'
 
 
@@ -194,3 +196,21 @@ def _has_library(*names: str) -> bool:
             continue
         return True
     return False
+
+
+# Movies: smaller than pictures, as every frame costs.
+MOVIE_PANEL = (720, 560)  # largest width, height, pixels
+
+# Latents and modes of a model: many small panels.
+WEIGHT = "BuPu"  # from nearly white, where a latent does not look
+LATENT_PANEL = (460, 400)  # largest width, height, pixels
+
+
+# Cuts, level surfaces, arrows and streamlines.
+CURVE_WIDTH = 4.0  # of a surface's cuts and level lines, pixels
+STREAM_WIDTH = 2.0
+SEE_THROUGH = 0.12  # opacity of a body around what is inside it
+LEVEL_OPACITY = 0.55  # of level surfaces, which lie inside each other
+PEELS = 6  # layers of see-through faces that are sorted by depth
+GALLERY_PANEL = (420, 380)  # of each part of a gallery
+GALLERY_GAP = 28  # pixels between the parts

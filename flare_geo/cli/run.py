@@ -4,7 +4,7 @@ RUN/config.yaml          the whole configuration of the run
 RUN/best/, RUN/last/     checkpoints: model.safetensors and config.json
 RUN/last.ckpt            state of the training, to resume it
 RUN/metrics.csv          one row an epoch; RUN/learning_curve.png; RUN/tensorboard/
-RUN/evaluation/          tables;  RUN/pictures/
+RUN/evaluation/          tables;  RUN/pictures/;  RUN/inspect/;  RUN/report.html
 """
 
 from pathlib import Path

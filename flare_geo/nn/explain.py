@@ -54,6 +54,7 @@ def mixers(model: nn.Module, *inputs: Any) -> list[Mixer]:
         ValueError: the model has no FlareConv, or the input holds several clouds.
 
     Example:
+        >>> from flare_geo.nn import Flare
         >>> q, k, scale = mixers(Flare(2, 1), torch.randn(500, 2))[0]
         >>> q.shape, k.shape
         (torch.Size([8, 64, 8]), torch.Size([500, 8, 8]))
@@ -111,6 +112,7 @@ def latent_weights(model: nn.Module, *inputs: Any, block: int = -1, head: int = 
         ValueError: there is no such block or head; or as :func:`mixers`.
 
     Example:
+        >>> from flare_geo.nn import Flare
         >>> encode, decode = latent_weights(Flare(2, 1), torch.randn(500, 2), block=0)
         >>> encode.shape, decode.shape
         (torch.Size([64, 500]), torch.Size([500, 64]))
@@ -137,12 +139,13 @@ def suggest_num_latents(spectra: Iterable[Tensor], tolerance: float = 0.01) -> i
     """How many latents the mixing that was learned needs.
 
     The largest number, over all heads and blocks, of eigenvalues above the tolerance, rounded up
-    to a multiple of 8: every mode that is left out was scaled by less than the tolerance. Give it
-    the spectra of several cases, one list after the other, to cover them all.
+    to a multiple of 8 (but not above M while some are idle): every mode that is left out was
+    scaled by less than the tolerance. Give it the spectra of several cases, one list after the
+    other, to cover them all.
 
     It says how many latents are enough for *this* operator, not how many would be best to learn
-    with: where it returns M or more, all latents are in use and the spectrum cannot say whether
-    more would help; where it returns less, train again with that M and compare the errors.
+    with: where all M are in use, the spectrum cannot say whether more would help; where it
+    returns less than M, train again with that many and compare the errors.
 
     Args:
         spectra: tensors `[H, M]`, as from :func:`spectra`.
@@ -152,15 +155,17 @@ def suggest_num_latents(spectra: Iterable[Tensor], tolerance: float = 0.01) -> i
         ValueError: no spectrum, or a tolerance out of its range.
 
     Example:
-        >>> suggest_num_latents([torch.tensor([[1.0, 0.5, 0.001], [1.0, 0.2, 0.02]])])
-        8
+        >>> suggest_num_latents([torch.logspace(0, -6, 64)[None]])
+        24
     """
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must lie between 0 and 1, got {tolerance}")
-    most = max((int(modes_in_use(values, tolerance).max()) for values in spectra), default=0)
-    if most == 0:
+    found = [(int(modes_in_use(s, tolerance).max()), s.shape[-1]) for s in spectra]
+    if not found:
         raise ValueError("spectra is empty: expected at least one tensor [H, M] of eigenvalues")
-    return 8 * -(-most // 8)
+    most, latents = max(used for used, _ in found), max(size for _, size in found)
+    rounded = 8 * -(-most // 8)
+    return rounded if most == latents else min(rounded, latents)
 
 
 def _keep(kept: list[Tensor], module: nn.Module, args: Any, output: Tensor) -> None:
