@@ -14,6 +14,12 @@ from flare_geo.viz.displacement import plot_displacement
 from flare_geo.viz.field import plot_field
 from flare_geo.viz.histograms import plot_histograms
 from flare_geo.viz.latents import plot_eigenmodes, plot_latents
+from flare_geo.viz.plots import (
+    plot_error_against_size,
+    plot_error_histogram,
+    plot_parity,
+    plot_scaling,
+)
 from flare_geo.viz.spectra import plot_spectra
 
 __all__ = [
@@ -23,10 +29,14 @@ __all__ = [
     "plot_comparison_grid",
     "plot_displacement",
     "plot_eigenmodes",
+    "plot_error_against_size",
+    "plot_error_histogram",
     "plot_field",
     "plot_histograms",
     "plot_latents",
     "plot_learning_curves",
+    "plot_parity",
+    "plot_scaling",
     "plot_spectra",
     "to_pyvista",
 ]

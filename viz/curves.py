@@ -101,7 +101,7 @@ def plot_learning_curves(
         upper.tick_params(labelbottom=False)
         axes.append(lower)
     for each in axes:
-        _plain(each)
+        plain_axes(each)
     axes[-1].set_xlabel("epoch", size=theme.LABEL_SIZE, color=theme.INK, family=theme.FONT)
     axes[-1].set_xlim(0, 1.02 * max(float(epochs[-1]) for epochs, _ in found.values()))
     axes[-1].xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(8, integer=True))
@@ -204,7 +204,8 @@ def _label_ends(axes: Any, lines: dict[str, Curve]) -> None:
         )
 
 
-def _plain(axes: Any) -> None:
+def plain_axes(axes: Any) -> None:
+    """Axes as all plots here have them: left and lower line only, soft ink, a faint grid."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from flare_geo.cli.evaluate import METRICS, choose_device
+from flare_geo.cli.evaluate import METRICS, choose_device, coefficients
 from flare_geo.cli.run import Which, open_checkpoint
 from flare_geo.mesh import SUFFIXES, add_fields, read_mesh, truth_of_mesh, write_mesh
-from flare_geo.metrics import force_coefficients, surface_force
 from flare_geo.nn import Surrogate
 
 NO_FIELDS = (".stl", ".obj", ".ply")
@@ -177,32 +176,12 @@ def _print_errors(surrogate: Surrogate, pred: Tensor, truth: Tensor | None) -> N
 
 
 def _print_forces(surrogate: Surrogate, case: Data, pred: Tensor, truth: Tensor | None) -> None:
-    rule = surrogate.recipe.get("forces")
-    if rule is None or "normal" not in case or "area" not in case:
-        return
     for word, fields in (("predicted", pred), ("true", truth)):
-        coefficients = None if fields is None else _coefficients(surrogate, rule, case, fields)
-        if coefficients is not None:
-            drag, lift, part = coefficients
+        found = None if fields is None else coefficients(surrogate.recipe, case, fields)
+        if found is not None:
+            drag, lift, friction = found
+            part = "" if friction else " (pressure alone)"
             print(f"  {word} Cd {drag:.5f}, Cl {lift:.5f}{part}")
-
-
-def _coefficients(
-    surrogate: Surrogate, rule: dict[str, Any], case: Data, fields: Tensor
-) -> tuple[float, float, str] | None:
-    """Drag and lift coefficients, and which part they are; None without a pressure."""
-    pressure, shear = None, []
-    for column, (array, _, factor) in enumerate(surrogate.recipe["outputs"]):
-        if array == rule["pressure"] and pressure is None:
-            pressure = fields[:, column] / factor
-        elif array == rule["wall_shear"]:
-            shear.append(fields[:, column] / factor)
-    if pressure is None:
-        return None
-    stress = torch.stack(shear, dim=1) if len(shear) == 3 else None
-    force = surface_force(pressure, stress, case.normal * case.area)
-    drag, lift = force_coefficients(force, rule["dynamic_pressure"], rule["reference_area"])
-    return float(drag), float(lift), "" if stress is not None else " (pressure alone)"
 
 
 def _draw(

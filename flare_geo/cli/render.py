@@ -5,7 +5,7 @@ from typing import Any
 
 from torch_geometric.data import Data
 
-from flare_geo.cli.evaluate import case_errors, choose_device
+from flare_geo.cli.evaluate import case_errors, choose_cases, choose_device
 from flare_geo.cli.run import Which, open_checkpoint, open_data, options_suffix, source_of
 from flare_geo.viz import Comparison, plot_comparison_grid
 
@@ -48,8 +48,7 @@ def render(
     field = surrogate.outputs[channel]
     rows = case_errors(surrogate, dataset)
     if cases is None:
-        ranked = sorted(rows, key=lambda row: row["rel_l2"])
-        chosen = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
+        chosen = choose_cases(rows)
     else:
         named = {row["case"]: row for row in rows}
         missing = [name for name in cases if name not in named]

@@ -76,7 +76,10 @@ def test_unknown_option_in_a_yaml(change, name, tmp_path, capsys):
         (["train", "--lr", "fast"], "lr"),
         (["train", "--config", "nowhere.yaml"], "does not exist"),
         (["train"], "required: data, run"),
-        (["fly"], "no verb 'fly'; there are train, evaluate, render, data"),
+        (
+            ["fly"],
+            "no verb 'fly'; there are train, evaluate, render, predict, inspect,",
+        ),
         (["data", "generate"], "data {generate,download,inspect}"),
     ],
 )
