@@ -16,7 +16,8 @@ AM_VERBS = ("statistics", "filter")  # of sets in the LPBF form
 ACTIONS = ("generate", "download", "inspect")
 ROWS = 2**20  # points a step of the statistics
 SHOWN = 200_000  # points in a histogram
-FAR = 10.0  # robust deviations from the other cases at which a case is pointed out
+FAR = 10.0  # robust deviations from the other cases at which a case is pointed out,
+SEEN = 0.05  # if they are also that much of the whole range of the channel
 
 
 def choose(arguments: Sequence[str]) -> tuple[Callable[..., Any], str, list[str]]:
@@ -188,7 +189,8 @@ def unusual(found: Survey, names: Sequence[str], most: int = 10) -> list[str]:
         gap = (values - middle).abs()
         spread = 1.4826 * gap.median(dim=0).values
         far = gap / spread.clamp(min=1e-12 + 1e-6 * middle.abs())
-        for case, channel in (far > FAR).nonzero().tolist():
+        width = (found.high.amax(0) - found.low.amin(0)).double()
+        for case, channel in ((far > FAR) & (gap > SEEN * width)).nonzero().tolist():
             lines.append(
                 (
                     -float(far[case, channel]),

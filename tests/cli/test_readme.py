@@ -45,14 +45,8 @@ def test_python_blocks(checkout):
 
 def test_commands(checkout):
     commands = re.findall(r"^flare-geo (.*)$", README, re.MULTILINE)
-    assert [c.split()[0] for c in commands] == [
-        "data",
-        "train",
-        "evaluate",
-        "render",
-        "data",
-        "train",
-    ]
+    verbs = ["data", "train", "evaluate", "render", "data", "train", "predict", "inspect", "report"]
+    assert [c.split()[0] for c in commands] == verbs
     for command in commands:
         arguments = shlex.split(command)
         if arguments[:2] == ["data", "generate"]:
