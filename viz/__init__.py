@@ -12,19 +12,28 @@ from flare_geo.viz.compare import Comparison, plot_comparison, plot_comparison_g
 from flare_geo.viz.curves import plot_learning_curves
 from flare_geo.viz.displacement import plot_displacement
 from flare_geo.viz.field import plot_field
+from flare_geo.viz.gallery import plot_gallery
 from flare_geo.viz.histograms import plot_histograms
+from flare_geo.viz.interactive import show, write_comparison_html, write_html
+from flare_geo.viz.isosurface import plot_isosurfaces
 from flare_geo.viz.latents import plot_eigenmodes, plot_latents
+from flare_geo.viz.movie import animate, orbit
 from flare_geo.viz.plots import (
     plot_error_against_size,
     plot_error_histogram,
     plot_parity,
     plot_scaling,
 )
+from flare_geo.viz.slices import plot_clip, plot_slice
 from flare_geo.viz.spectra import plot_spectra
+from flare_geo.viz.vectors import plot_streamlines, plot_vectors
 
 __all__ = [
     "Comparison",
+    "animate",
     "from_pyvista",
+    "orbit",
+    "plot_clip",
     "plot_comparison",
     "plot_comparison_grid",
     "plot_displacement",
@@ -32,11 +41,19 @@ __all__ = [
     "plot_error_against_size",
     "plot_error_histogram",
     "plot_field",
+    "plot_gallery",
     "plot_histograms",
+    "plot_isosurfaces",
     "plot_latents",
     "plot_learning_curves",
     "plot_parity",
     "plot_scaling",
+    "plot_slice",
     "plot_spectra",
+    "plot_streamlines",
+    "plot_vectors",
+    "show",
     "to_pyvista",
+    "write_comparison_html",
+    "write_html",
 ]

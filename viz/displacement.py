@@ -10,7 +10,7 @@ from flare_geo.mesh import as_mesh
 from flare_geo.viz import page as pages
 from flare_geo.viz import theme
 from flare_geo.viz.field import framed
-from flare_geo.viz.scene import View, draw, edges, outer, scene
+from flare_geo.viz.scene import View, carrying, draw, edges, outer, scene
 from flare_geo.viz.values import field_scale, find_values, magnitude, per_row
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def plot_displacement(
     *,
     scale: float | Literal["auto"] = "auto",
     component: Literal["x", "y", "z"] | None = None,
+    deformed: bool = False,
     label: str = "displacement",
     clim: Sequence[float] | None = None,
     cmap: "str | Colormap | None" = None,
@@ -45,6 +46,9 @@ def plot_displacement(
         scale: magnification; "auto" chooses 1, 2 or 5 times a power of ten that moves the point
             that moves most by about a tenth of the size of the mesh, and 1 where it does so alone.
         component: colour by one component of u instead of its length.
+        deformed: the points of the mesh hold the displacement already, as in files that VTK's
+            Exodus reader made (x - u is then the undeformed shape). The default takes them as
+            undeformed: a file does not say which they are.
         label: quantity and unit of the colour bar; the component is added to it.
         clim: (low, high) of the colour bar, in the unit of u.
         cmap: matplotlib colour map; None chooses by quantity, as in `plot_field`.
@@ -75,8 +79,7 @@ def plot_displacement(
             f"displacement must be one vector per point [{mesh.n_points}, 2|3], "
             f"got {list(moved.shape)}"
         )
-    if moved.shape[1] == 2:
-        moved = np.column_stack([moved, np.zeros(len(moved))])
+    moved = in_space(moved)
     if component is None:
         colored = magnitude(moved)
     else:
@@ -84,6 +87,8 @@ def plot_displacement(
         name, unit = pages.split_label(label)
         label = f"{name}, {component} [{unit}]" if unit else f"{name}, {component}"
     steps = np.where(np.isfinite(moved).all(axis=1, keepdims=True), moved, 0.0)
+    if deformed:
+        mesh = warp(mesh, steps, -1.0)
     largest = float(np.linalg.norm(steps, axis=1).max())
     factor = magnification(largest, mesh.length) if scale == "auto" else float(scale)
     if not np.isfinite(factor):
@@ -114,13 +119,13 @@ def plot_displacement(
 
 
 def warp(mesh: Any, displacement: np.ndarray, factor: float) -> Any:
-    """Return a copy of a mesh with its points moved: x + factor u(x); u `[n, 3]`, same unit."""
-    pv = theme.import_pyvista()
-    if not isinstance(mesh, pv.PolyData | pv.UnstructuredGrid | pv.StructuredGrid):
-        mesh = mesh.cast_to_unstructured_grid()  # points of an image or rectilinear grid are fixed
-    warped = mesh.copy()
-    warped.points = np.asarray(mesh.points, dtype=float) + factor * displacement
-    return warped
+    """A bare copy of a mesh with its points moved: x + factor u(x); u `[n, 3]`, same unit."""
+    return carrying(mesh, np.asarray(mesh.points, dtype=float) + factor * displacement)
+
+
+def in_space(vectors: np.ndarray) -> np.ndarray:
+    """Vectors `[n, 2|3]` as `[n, 3]`: those of the plane have no z."""
+    return np.pad(vectors, ((0, 0), (0, 3 - vectors.shape[1])))
 
 
 def magnification(largest: float, size: float) -> float:

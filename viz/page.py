@@ -81,11 +81,9 @@ class Page:
             extendfrac=0.04,
         )
         power = exponent(max(abs(scale.low), abs(scale.high)))
-        bar.locator = matplotlib.ticker.MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10])
-        bar.formatter = matplotlib.ticker.FuncFormatter(
-            lambda value, _: f"{value / 10.0**power:.6g}".replace("-", "\N{MINUS SIGN}")
-        )
-        bar.update_ticks()
+        marks = ticks(scale)
+        bar.set_ticks([value for value, _ in marks], labels=[words for _, words in marks])
+        bar.minorticks_off()
         bar.outline.set_visible(False)
         axes.tick_params(
             labelsize=theme.SMALL_SIZE, labelcolor=theme.INK, color=theme.SOFT_INK, width=0.6
@@ -120,6 +118,18 @@ class Page:
         for panel, x, y in self._panels:
             page[y : y + panel.shape[0], x : x + panel.shape[1]] = panel
         return page
+
+
+def ticks(scale: ColorScale) -> list[tuple[float, str]]:
+    """Round values on a colour bar and what stands there, without the bar's power of ten."""
+    power = exponent(max(abs(scale.low), abs(scale.high)))
+    locator = theme.import_matplotlib().ticker.MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10])
+    slack = 1e-9 * (scale.high - scale.low)
+    return [
+        (float(value), f"{value / 10.0**power:.6g}".replace("-", "\N{MINUS SIGN}"))
+        for value in locator.tick_values(scale.low, scale.high)
+        if scale.low - slack <= value <= scale.high + slack
+    ]
 
 
 def _em(size: float) -> float:

@@ -3,7 +3,7 @@
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ def predict(
     out: Path | None = None,
     png: Path | None = None,
     html: Path | None = None,
+    movie: Path | None = None,
+    show: bool = False,
     given: dict[str, float] | None = None,
     channel: int = 0,
     checkpoint: Which | None = None,
@@ -40,6 +42,8 @@ def predict(
             NAME_predicted beside the mesh if not given.
         png: a picture to draw; for a folder, a folder.
         html: a page that turns in a browser; for a folder, a folder.
+        movie: a turn around the mesh, .gif or .mp4; not for a folder.
+        show: open a window with the field, where there is a display; not for a folder.
         given: inputs that are the same on the whole mesh, as in `--given.speed 30`.
         channel: which output channel is drawn, from 0.
         checkpoint: "best" or "last"; the best one there is if not given.
@@ -49,12 +53,34 @@ def predict(
     if not 0 <= channel < len(surrogate.outputs):
         raise ValueError(f"channel must be 0 to {len(surrogate.outputs) - 1}, got {channel}")
     if mesh.is_dir():
+        if movie is not None or show:
+            raise ValueError(f"{mesh} is a folder: movie and show are for one mesh")
         out = out or mesh.with_name(f"{mesh.name}_predicted")
         _predict_folder(surrogate, mesh, out, png, html, given, channel)
         return
     if out is not None:
         check_target(out)
-    predict_file(surrogate, mesh, out, png, html, given, channel)
+    result = predict_file(surrogate, mesh, out, png, html, given, channel)
+    shown = surrogate.outputs[channel].label
+    if movie is not None:
+        from flare_geo.viz import orbit
+
+        orbit(result.mesh, result.pred[:, channel], path=movie, label=shown)
+        print(f"  movie: {movie}")
+    if show:
+        from flare_geo.viz import show as open_window
+
+        try:
+            open_window(result.mesh, result.pred[:, channel], label=shown, title=mesh.name)
+        except RuntimeError as error:  # no display
+            raise ValueError(str(error)) from None
+
+
+class Predicted(NamedTuple):
+    """A mesh as it was read, and the prediction `[n, out]` on its points or cells."""
+
+    mesh: Any
+    pred: Tensor
 
 
 def open_surrogate(run: Path, checkpoint: Which | None = None) -> Surrogate:
@@ -92,7 +118,7 @@ def predict_file(
     html: Path | None = None,
     given: dict[str, float] | None = None,
     channel: int = 0,
-) -> None:
+) -> Predicted:
     """Predict on one mesh file and write what is asked for; NAME_predicted if `out` is None.
 
     An `out` without a suffix gets that of the format which holds the mesh.
@@ -117,6 +143,7 @@ def predict_file(
     _print_forces(surrogate, case, pred, truth)
     if png is not None or html is not None:
         _draw(surrogate, mesh, pred, truth, channel, png, html)
+    return Predicted(mesh, pred)
 
 
 def check_target(out: Path) -> None:
@@ -205,10 +232,11 @@ def _draw(
             plot_field(mesh, field, label=label, path=png, note=note)
         print(f"  picture: {png}")
     if html is not None:
-        from flare_geo.viz import write_html
+        from flare_geo.viz import write_comparison_html, write_html
 
-        fields = {label: field}
         if truth is not None:
-            fields |= {f"true {label}": truth[:, channel], "error": field - truth[:, channel]}
-        write_html(mesh, fields, html, note=note)
+            right = truth[:, channel]
+            write_comparison_html(mesh, right, field, html, label=label, note=note)
+        else:
+            write_html(mesh, {label: field}, html, note=note)
         print(f"  page: {html}")

@@ -7,7 +7,7 @@ from torch_geometric.data import Data
 
 from flare_geo.cli.evaluate import case_errors, choose_cases, choose_device
 from flare_geo.cli.run import Which, open_checkpoint, open_data, options_suffix, source_of
-from flare_geo.viz import Comparison, plot_comparison_grid
+from flare_geo.viz import Comparison, plot_comparison_grid, write_comparison_html
 
 
 def render(
@@ -16,6 +16,7 @@ def render(
     cases: list[str] | None = None,
     channel: int = 0,
     out: Path | None = None,
+    html: Path | None = None,
     checkpoint: Which | None = None,
     data: dict[str, Any] | None = None,
     device: str = "auto",
@@ -30,6 +31,7 @@ def render(
         cases: names of the cases to draw, as in the table of `flare-geo evaluate`.
         channel: which output channel, from 0.
         out: the PNG; `RUN/pictures/SPLIT.png` if not given.
+        html: a folder that gets a page for each of the cases, which turns in a browser.
         checkpoint: "best" or "last"; the best one there is if not given.
         data: options of the data set to change, as in `--data.root FOLDER`.
         device: "auto", "cpu", "cuda".
@@ -65,12 +67,21 @@ def render(
         return Comparison(case, case.y[:, channel], case.pred[:, channel], title)
 
     path = out or run / "pictures" / f"{split}{options_suffix(data)}.png"
+    note = "generated data" if source_of(dataset) == "generated" else None
+    drawn = {row["case"]: comparison(label, row) for label, row in chosen.items()}
     plot_comparison_grid(
-        [comparison(label, row) for label, row in chosen.items()],
+        list(drawn.values()),
         label=field.label,
         path=path,
         title=f"{dataset.name}, {split} split ({len(rows)} cases)",
-        note="generated data" if source_of(dataset) == "generated" else None,
+        note=note,
     )
     print(f"picture: {path}")
+    if html is None:
+        return path
+    for name, one in drawn.items():
+        page = html / f"{Path(name).name}.html"
+        fields = (one.data, one.truth, one.prediction)
+        write_comparison_html(*fields, page, label=field.label, title=name, note=note)
+        print(f"page: {page}")
     return path

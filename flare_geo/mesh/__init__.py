@@ -9,6 +9,7 @@ from flare_geo.mesh.fields import add_fields
 from flare_geo.mesh.files import SUFFIXES, array_widths, read_mesh, write_mesh
 from flare_geo.mesh.meshio import from_meshio, to_meshio
 from flare_geo.mesh.polygons import point_geometry, polygon_geometry
+from flare_geo.mesh.series import read_series, write_series
 from flare_geo.mesh.trimesh import from_trimesh, to_trimesh
 from flare_geo.mesh.vtk import as_mesh, from_pyvista, polygons_of, surface_geometry, to_pyvista
 
@@ -25,10 +26,12 @@ __all__ = [
     "polygon_geometry",
     "polygons_of",
     "read_mesh",
+    "read_series",
     "surface_geometry",
     "to_meshio",
     "to_pyvista",
     "to_trimesh",
     "truth_of_mesh",
     "write_mesh",
+    "write_series",
 ]
