@@ -35,11 +35,18 @@ def checked_film(path: str | os.PathLike[str], fps: float) -> Path:
 
 
 @contextmanager
-def film(path: str | os.PathLike[str], fps: float) -> Iterator[Callable[[np.ndarray], None]]:
+def film(
+    path: str | os.PathLike[str], fps: float, keep: np.ndarray | None = None
+) -> Iterator[Callable[[np.ndarray], None]]:
     """Give a function that takes the frames, uint8 `[h, w, 3]`, all of one size.
 
     The file is there when the block ends, whole; if it fails or is interrupted, a former file is
     as it was. Frames are not kept.
+
+    Args:
+        path: a `.gif` or `.mp4` file.
+        fps: frames per second.
+        keep: uint8 `[k, 3]`, colours that a GIF shall not round away.
 
     Raises:
         OSError: the disk is full, or the encoder failed.
@@ -52,9 +59,10 @@ def film(path: str | os.PathLike[str], fps: float) -> Iterator[Callable[[np.ndar
                 add(picture(angle))
     """
     target = checked_film(path, fps)
-    writer = gif if target.suffix.lower() == ".gif" else _mp4
-    with write_aside(target) as aside, writer(aside, fps) as add:
-        yield add
+    with write_aside(target) as aside:
+        is_gif = target.suffix.lower() == ".gif"
+        with gif(aside, fps, keep) if is_gif else _mp4(aside, fps) as add:
+            yield add
 
 
 @contextmanager

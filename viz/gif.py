@@ -16,12 +16,19 @@ _BINS = 64  # per channel, in which colours are counted
 
 
 @contextmanager
-def gif(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
+def gif(
+    path: Path, fps: float, keep: np.ndarray | None = None
+) -> Iterator[Callable[[np.ndarray], None]]:
     """Give a function that takes the frames, uint8 `[h, w, 3]`; the file is written at the end.
 
     A palette must fit all frames, so they are first packed into a temporary file on disk while
     their colours are counted. One colour of the frames is one colour of the GIF, in every frame:
     nothing is dithered, as that flickers. The GIF runs for ever.
+
+    Args:
+        path: the file.
+        fps: frames per second.
+        keep: uint8 `[k, 3]`, colours that have a place in the palette whatever the frames hold.
     """
     colors = _Colors()
     lengths: list[int] = []
@@ -36,7 +43,7 @@ def gif(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
 
         yield add
         spool.seek(0)
-        palette, lookup = colors.palette()
+        palette, lookup = colors.palette(np.zeros((0, 3), np.uint8) if keep is None else keep)
         ends = np.round(100 / fps * np.arange(len(lengths) + 1)).astype(int)  # 1/100 s
         with path.open("wb") as file:
             height, width = shape[:2]
@@ -93,7 +100,7 @@ class _Colors:
         for total, channel in zip(self.sums, np.moveaxis(frame, -1, 0)):
             total += np.bincount(bins, channel.ravel(), minlength=_BINS**3)
 
-    def palette(self) -> tuple[np.ndarray, np.ndarray]:
+    def palette(self, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Palette, uint8 `[256, 3]`, and the entry of each bin, uint8 `[64 ** 3]`."""
         from PIL import Image
         from scipy.spatial import KDTree
@@ -102,13 +109,14 @@ class _Colors:
         colors = (self.sums[:, there] / self.counts[there]).T  # [k, 3]
         if there[-1] == _BINS**3 - 1:
             colors[-1] = 255  # white paper stays white
-        # By the root of their number: a colour bar is small, but its colours are looked at.
+        # By the root of their number: what is small is looked at too.
         weight = np.sqrt(self.counts[there])
         times = np.ceil(weight * min(1.0, 4e5 / weight.sum())).astype(int)
         sample = np.repeat(np.round(colors).astype(np.uint8), times, axis=0)[None]
-        made = Image.fromarray(sample).quantize(COLORS - 1, Image.Quantize.MEDIANCUT)
-        chosen = np.array(made.getpalette()).reshape(-1, 3)[: COLORS - 1]
-        chosen = np.concatenate([chosen, [[255, 255, 255]]])
+        free = COLORS - 1 - len(keep)
+        made = Image.fromarray(sample).quantize(free, Image.Quantize.MEDIANCUT)
+        chosen = np.array(made.getpalette()).reshape(-1, 3)[:free]
+        chosen = np.concatenate([chosen, keep, [[255, 255, 255]]])
         lookup = np.zeros(_BINS**3, np.uint8)
         lookup[there] = KDTree(chosen).query(colors)[1]
         palette = np.zeros((256, 3), np.uint8)

@@ -9,9 +9,12 @@ import numpy as np
 from tqdm import tqdm
 
 from flare_geo.viz import page as pages
+from flare_geo.viz import theme
 from flare_geo.viz.field import framed
 from flare_geo.viz.film import film
 from flare_geo.viz.values import ColorScale
+
+BAR = 64  # colours of the bar that a GIF keeps: fewer are seen as steps
 
 
 def write_reel(
@@ -31,7 +34,7 @@ def write_reel(
     A bar on the terminal shows how far it is. The other arguments are those of `framed`.
     """
     page, part = None, np.s_[:, :]
-    with film(path, fps) as add:
+    with film(path, fps, _kept(scale)) as add:
         for panel in tqdm(panels, path.name, count, leave=False, disable=None):
             if page is None:
                 page, other = (
@@ -60,6 +63,16 @@ def caption(words: str, width: int) -> np.ndarray:
     page = pages.Page(width, pages.LINE)
     page.text(words, 0, pages.LINE - 16)
     return page.image()
+
+
+def _kept(scale: ColorScale | None) -> np.ndarray:
+    """What a GIF shall not round away, uint8 `[k, 3]`: text, what is missing, and the bar."""
+    matplotlib = theme.import_matplotlib()
+    rgb = matplotlib.colors.to_rgba_array([theme.INK, theme.SOFT_INK, theme.NAN])
+    if scale is not None:
+        rgb = np.concatenate([rgb, scale.cmap(np.linspace(0, 1, BAR))])
+    kept: np.ndarray = np.round(255 * rgb[:, :3]).astype(np.uint8)
+    return kept
 
 
 def _give_back() -> None:

@@ -281,6 +281,20 @@ def test_many_colours_become_near_ones(tmp_path):
     np.testing.assert_array_equal(back[0], back[1][::-1])  # wherever it is
 
 
+def test_the_bar_of_a_gif_has_no_steps_and_missing_values_their_colour(tmp_path):
+    mesh = read_mesh(MESHES / "f1_part.vtp")  # lit from all sides: more colours than a GIF has
+    values = mesh["p"].astype(float)
+    values[:300] = np.nan
+    path = tmp_path / "a.gif"
+    orbit(mesh, values, path=path, cmap="viridis", seconds=0.5, size=(320, 320))
+    frame = frames_of(path)[0][0]
+    bar = frame[60:-60, -170]  # 180 pixels wide is the room of the bar
+    bar = bar[(bar < 255).any(axis=-1)]
+    assert len(np.unique(bar, axis=0)) > 60
+    red, green, blue = np.moveaxis(frame, -1, 0)
+    assert ((red > 180) & (green < 40) & (blue > 140)).sum() > 100  # lit, but of its kind
+
+
 @pytest.mark.parametrize("kind", [".gif", ".mp4"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_a_movie_that_is_cut_off_leaves_the_former_file(tmp_path, square, kind, error):
