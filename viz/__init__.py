@@ -14,7 +14,7 @@ from flare_geo.viz.displacement import plot_displacement
 from flare_geo.viz.field import plot_field
 from flare_geo.viz.gallery import plot_gallery
 from flare_geo.viz.histograms import plot_histograms
-from flare_geo.viz.interactive import show, write_comparison_html, write_html
+from flare_geo.viz.interactive import write_comparison_html, write_html
 from flare_geo.viz.isosurface import plot_isosurfaces
 from flare_geo.viz.latents import plot_eigenmodes, plot_latents
 from flare_geo.viz.movie import animate, orbit
@@ -27,6 +27,7 @@ from flare_geo.viz.plots import (
 from flare_geo.viz.slices import plot_clip, plot_slice
 from flare_geo.viz.spectra import plot_spectra
 from flare_geo.viz.vectors import plot_streamlines, plot_vectors
+from flare_geo.viz.window import show
 
 __all__ = [
     "Comparison",

@@ -1,16 +1,15 @@
-"""A mesh that turns: as one HTML page, or in a window.
+"""A mesh that turns, as one HTML page.
 
-The page is our own (`webgl.py`). pyvista's `export_html` was tried (0.49 with trame-pyvista): 15
-packages of 60 MB to install, a download from gitlab.kitware.com attempted while exporting, 1.1 MB
-of viewer in every page, one field per page and no value under the cursor.
+The page is our own (`webgl.py`). pyvista's `export_html` was tried (0.49, trame-pyvista 0.2.3): it
+works offline and shows a colour bar, but needs 15 more packages (33 MB), tried to download from
+gitlab.kitware.com at its first export, puts a viewer of 1.05 MB into every page (measured with one
+triangle), and shows the one field that it was exported with.
 """
 
 import base64
 import html
 import json
 import os
-import sys
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,12 @@ import numpy as np
 
 from flare_geo.files import write_aside
 from flare_geo.mesh import as_mesh
-from flare_geo.mesh.quiet import vtk_messages
 from flare_geo.viz import page as pages
 from flare_geo.viz import theme
+from flare_geo.viz.buffers import buffers, packed
+from flare_geo.viz.camera import View
 from flare_geo.viz.compare import error_label, percent
-from flare_geo.viz.scene import Scene, View, scene
+from flare_geo.viz.scene import scene
 from flare_geo.viz.values import (
     Association,
     ColorScale,
@@ -35,8 +35,6 @@ from flare_geo.viz.values import (
     relative_l2,
 )
 from flare_geo.viz.webgl import PAGE
-
-LOST = 3e38  # stands for NaN in the page's buffers: GPUs need not know NaN
 
 
 def write_html(
@@ -174,8 +172,8 @@ def html_page(
         rows.append((array, association))
         told.append(_told(name, array, scales.get(name) or field_scale(array)))
     ready = scene(mesh, view, theme.FIELD_PANEL)
-    blocks, kind, low, high = _buffers(ready, rows)
-    placed, blob = _packed(blocks)
+    blocks, kind, low, high = buffers(ready, rows)
+    placed, blob = packed(blocks)
     longest = float((high - low).max()) or 1.0
     frame = ready.frame
     middle = 0.5 * (low + high) + ready.origin
@@ -211,68 +209,6 @@ def html_page(
     )
 
 
-def show(
-    mesh_or_data: Any,
-    values: Any = None,
-    *,
-    label: str = "",
-    title: str | None = None,
-    view: View = None,
-) -> None:
-    """Open a window in which a mesh with a field turns; returns when it is closed.
-
-    Args:
-        mesh_or_data: a pyvista mesh or a PyG `Data`.
-        values: as for `plot_field`.
-        label: quantity and unit, as in "pressure [Pa]".
-        title: of the window.
-        view: where the eye is at the start, as for `plot_field`.
-
-    Raises:
-        RuntimeError: there is no display.
-        ValueError: what `plot_field` raises.
-
-    Example::
-
-        show(data, data.pred, label="pressure [Pa]")
-    """
-    if not _has_display():
-        raise RuntimeError(
-            "there is no display to open a window on: write a page that turns with write_html, or "
-            "a picture with plot_field"
-        )
-    mesh = as_mesh(mesh_or_data)
-    found = find_values(mesh_or_data, mesh, values)
-    ready = scene(mesh, view, theme.FIELD_PANEL)
-    look: dict[str, Any] = {"color": theme.SOLID}
-    surface = ready.surface.copy(deep=False)
-    if found is not None:
-        rows, association = per_row(mesh, found, "values")
-        rows = magnitude(rows)
-        scale = field_scale(rows)
-        data = surface.point_data if association == "point" else surface.cell_data
-        data["field"] = rows[ready.sources(association)]
-        look = {"scalars": "field", "preference": association, "nan_color": theme.NAN}
-        look |= {"cmap": scale.cmap, "clim": [scale.low, scale.high]}
-        look |= {"scalar_bar_args": {"title": label or " ", "vertical": True, "color": theme.INK}}
-    if ready.ball:
-        look |= {"render_points_as_spheres": True, "style": "points"}
-        look |= {"point_size": ready.ball / ready.frame.pixel}
-    plotter = theme.import_pyvista().Plotter(title=title or "flare_geo")
-    plotter.set_background(theme.BACKGROUND)
-    plotter.enable_parallel_projection()
-    plotter.add_mesh(surface, **look)
-    if ready.outline.n_cells:
-        plotter.add_mesh(ready.outline, color=theme.OUTLINE, line_width=1.5)
-    frame = ready.frame
-    plotter.camera.focal_point = frame.centre - ready.origin
-    plotter.camera.position = frame.centre - ready.origin + 2 * surface.length * frame.towards
-    plotter.camera.up = frame.up
-    plotter.camera.parallel_scale = 0.55 * frame.size[1] * frame.pixel
-    plotter.renderer.reset_camera_clipping_range()
-    plotter.show()
-
-
 def _told(name: str, rows: np.ndarray, scale: ColorScale) -> dict[str, Any]:
     """What the page says about one field."""
     power = pages.exponent(max(abs(scale.low), abs(scale.high)))
@@ -292,106 +228,5 @@ def _told(name: str, rows: np.ndarray, scale: ColorScale) -> dict[str, Any]:
     }
 
 
-def _buffers(
-    ready: Scene, rows: list[tuple[np.ndarray, Association]]
-) -> tuple[dict[str, np.ndarray], str, np.ndarray, np.ndarray]:
-    """Arrays for the GPU, what they are, and the ends of the box in the scene's coordinates.
-
-    Points are shared between faces, unless a field has a value per cell: then every face has
-    points of its own, all with its value.
-    """
-    pv = theme.import_pyvista()
-    surface = ready.surface
-    array = pv.convert_array
-    if surface.GetNumberOfPolys():
-        kind = "triangles"
-        if not surface.is_all_triangles or surface.GetNumberOfVerts() + surface.GetNumberOfLines():
-            with vtk_messages():  # it remarks on every polygon without area
-                surface = surface.triangulate()
-        first = surface.GetNumberOfVerts() + surface.GetNumberOfLines()
-        corners = np.asarray(array(surface.GetPolys().GetConnectivityArray())).reshape(-1, 3)
-    elif surface.GetNumberOfLines():
-        kind, first = "lines", surface.GetNumberOfVerts()
-        lines = surface.GetLines()
-        ends = np.asarray(array(lines.GetConnectivityArray()))
-        offsets = np.asarray(array(lines.GetOffsetsArray()))
-        starts = np.setdiff1d(np.arange(len(ends)), offsets[1:] - 1)
-        corners = np.stack([ends[starts], ends[starts + 1]], axis=1)
-        owner = np.searchsorted(offsets, starts, side="right") - 1
-    else:
-        kind, first = "points", 0
-        corners = np.asarray(array(surface.GetVerts().GetConnectivityArray())).reshape(-1, 1)
-    if kind != "lines":
-        owner = np.arange(len(corners))
-    placed = Scene(surface, ready.outline, ready.frame, ready.ball, ready.origin)
-    normal = np.zeros((surface.n_points, 3))
-    if "Normals" in surface.point_data:
-        normal = np.asarray(surface.point_data["Normals"], dtype=float)
-    apart = any(association == "cell" for _, association in rows)
-    order = corners.reshape(-1) if apart else np.arange(surface.n_points)
-    index = np.arange(len(order)) if apart else corners.reshape(-1)
-    points = np.asarray(surface.points, dtype=float)[order]
-    low, high = points.min(axis=0), points.max(axis=0)
-
-    blocks: dict[str, np.ndarray] = {}
-    for number, (values, association) in enumerate(rows):
-        if association == "cell":
-            seen = values[placed.sources("cell")[first + owner]]
-            drawn = np.repeat(seen, corners.shape[1])
-        else:
-            drawn = values[placed.sources("point")[order]]
-        with np.errstate(over="ignore"):
-            short = drawn.astype(np.float32)
-        blocks[f"v{number}"] = np.where(np.abs(short) < 1e37, short, np.float32(LOST))
-    blocks["index"] = index.astype(np.uint32)
-    blocks["place"] = _shares(points, low, high)
-    ends = np.zeros(0, dtype=int)
-    if ready.outline.n_cells:
-        ends = np.asarray(array(ready.outline.GetLines().GetConnectivityArray()))
-    outline = np.asarray(ready.outline.points, dtype=float).reshape(-1, 3)[ends]
-    blocks["outline"] = _shares(outline, low, high)
-    four = np.zeros((len(order), 4), dtype=np.int8)
-    four[:, :3] = np.round(127 * np.clip(normal[order], -1, 1))
-    blocks["normal"] = four
-    return blocks, kind, low, high
-
-
-def _shares(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Places in the box as uint16 `[n, 3]`; the middle of a side that has no length."""
-    side = high - low
-    share = np.where(side > 0, (points - low) / np.where(side > 0, side, 1.0), 0.5)
-    return np.round(65535 * np.clip(share, 0, 1)).astype(np.uint16)
-
-
-def _packed(blocks: dict[str, np.ndarray]) -> tuple[dict[str, list[int]], str]:
-    """Offsets and lengths in bytes of the blocks, and base64 of zlib of all of them."""
-    placed, raw = {}, bytearray()
-    for name, block in blocks.items():
-        placed[name] = [len(raw), block.nbytes]
-        raw += block.astype(block.dtype.newbyteorder("<")).tobytes()
-    return placed, base64.b64encode(zlib.compress(bytes(raw), 6)).decode()
-
-
 def _rgb(color: str) -> list[float]:
     return list(theme.import_matplotlib().colors.to_rgb(color))
-
-
-def _has_display() -> bool:
-    if not sys.platform.startswith("linux"):
-        return True
-    if os.environ.get("WAYLAND_DISPLAY") and not os.environ.get("DISPLAY"):
-        return False  # VTK draws by X, which Wayland offers too where a DISPLAY is set
-    if not os.environ.get("DISPLAY"):
-        return False
-    import ctypes
-    import ctypes.util
-
-    name = ctypes.util.find_library("X11")
-    if name is None:
-        return False
-    x11 = ctypes.CDLL(name)  # VTK ends the process where the display does not answer
-    x11.XOpenDisplay.restype = ctypes.c_void_p
-    display = x11.XOpenDisplay(None)
-    if display:
-        x11.XCloseDisplay(ctypes.c_void_p(display))
-    return bool(display)

@@ -9,8 +9,9 @@ import numpy as np
 from flare_geo.mesh import as_mesh
 from flare_geo.viz import page as pages
 from flare_geo.viz import theme
+from flare_geo.viz.camera import VIEWS, View
 from flare_geo.viz.field import framed
-from flare_geo.viz.scene import FIELD, VIEWS, Layer, View, carrying, draw, edges, outer, scene
+from flare_geo.viz.scene import FIELD, Layer, carrying, draw, edges, outer, scene
 from flare_geo.viz.values import (
     Association,
     ColorScale,

@@ -22,8 +22,8 @@ from flare_geo.ops.spectrum import (
     mixing_spectrum,
 )
 from flare_geo.provenance import provenance
+from flare_geo.viz.camera import VIEWS
 from flare_geo.viz.latents import plot_eigenmodes, plot_latents
-from flare_geo.viz.scene import VIEWS
 from flare_geo.viz.spectra import plot_spectra
 from flare_geo.viz.theme import import_pyvista
 

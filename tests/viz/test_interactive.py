@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from flare_geo.mesh import read_mesh, to_pyvista
-from flare_geo.viz import interactive, theme
-from flare_geo.viz.interactive import html_page, show, write_comparison_html, write_html
+from flare_geo.viz import theme, window
+from flare_geo.viz.buffers import LOST
+from flare_geo.viz.interactive import html_page, write_comparison_html, write_html
 from flare_geo.viz.values import field_scale
+from flare_geo.viz.window import show
 
 pv = pytest.importorskip("pyvista")
 MESHES = Path(__file__).parents[1] / "data" / "meshes"
@@ -99,7 +101,7 @@ def test_cell_values_quadratic_cells_and_missing_values(bar):
     drawn = blocks["v0"].reshape(-1, 3)
     assert np.all(drawn == drawn[:, :1])
     inside = mesh.find_containing_cell(centre * 0.999 + 0.001 * np.array(mesh.center))
-    wanted = np.where(np.isnan(values[inside]), np.float32(interactive.LOST), values[inside])
+    wanted = np.where(np.isnan(values[inside]), np.float32(LOST), values[inside])
     np.testing.assert_array_equal(drawn[:, 0], wanted.astype(np.float32))
     assert "1 of 32 values are NaN" in facts["fields"][0]["spread"]
 
@@ -194,7 +196,7 @@ def test_bad_input_is_named(square, tmp_path):
 def test_show_says_what_to_do_without_a_display(square, monkeypatch):
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(interactive.sys, "platform", "linux")
+    monkeypatch.setattr(window.sys, "platform", "linux")
     with pytest.raises(RuntimeError, match="no display to open a window on: write a page"):
         show(square, square.pos[:, 0])
     monkeypatch.setenv("DISPLAY", ":4711")  # nobody answers there
@@ -203,7 +205,7 @@ def test_show_says_what_to_do_without_a_display(square, monkeypatch):
 
 
 def test_show_draws_the_field_in_a_window(square, monkeypatch):
-    monkeypatch.setattr(interactive, "_has_display", lambda: True)
+    monkeypatch.setattr(window, "_has_display", lambda: True)
     real, seen = pv.Plotter, []
 
     class Window(real):

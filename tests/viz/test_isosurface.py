@@ -5,12 +5,18 @@ import pytest
 import torch
 
 from flare_geo.mesh import read_mesh
-from flare_geo.viz import isosurface
+from flare_geo.viz import isosurface, theme
 from flare_geo.viz.isosurface import chosen_levels, level_surfaces, plot_isosurfaces
 from flare_geo.viz.scene import FIELD, carrying
 
 pv = pytest.importorskip("pyvista")
 MESHES = Path(__file__).parents[1] / "data" / "meshes"
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(theme, "FIELD_PANEL", (420, 320))
+    monkeypatch.setattr(theme, "PEELS", 2)
 
 
 @pytest.fixture

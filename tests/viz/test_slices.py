@@ -14,6 +14,13 @@ MESHES = Path(__file__).parents[1] / "data" / "meshes"
 STRESS = "Equivalent (von-Mises) Stress (psi)"
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(theme, "FIELD_PANEL", (420, 320))
+    monkeypatch.setattr(theme, "SMALLEST_PANEL", 40)
+    monkeypatch.setattr(theme, "PEELS", 2)
+
+
 @pytest.fixture
 def drawn(monkeypatch):
     """What each picture was made of: the mesh drawn, its values, the scale, and the panel."""

@@ -13,6 +13,12 @@ pv = pytest.importorskip("pyvista")
 MESHES = Path(__file__).parents[1] / "data" / "meshes"
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(theme, "FIELD_PANEL", (420, 320))
+    monkeypatch.setattr(theme, "PEELS", 2)
+
+
 @pytest.fixture
 def drawn(monkeypatch):
     seen = []
