@@ -83,7 +83,7 @@ class DrivAerMLDataset(CarDataset):
     x = 0. The solver is incompressible: pressure and shear are kinematic (per density), in
     m^2/s^2. U = 38.889 m/s, :math:`q = U^2/2 = 756.2` m^2/s^2. ``area * normal`` points out of
     the fluid, into the car, as the polygons are written: with it :func:`~flare_geo.metrics.\
-surface_force` gives the published forces (run 1: Cd 0.3109247, Cl 0.0693822).
+surface_force` gives the forces of the tables; others report it of run 1, Cd 0.3109247.
 
     **Not verified here:** that the morph parameters are in mm, the pitch in degrees (others say
     so); that volumes name their arrays pMeanTrim and UMeanTrim; the sizes of the presampled
@@ -183,7 +183,7 @@ surface_force` gives the published forces (run 1: Cd 0.3109247, Cl 0.0693822).
             "vedantpuri/PDESurrogates",
             Path(root),
             [f"drivaerml_surface_presampled_{points}.tar.gz"],
-            licence="that of DrivAerML, CC BY-SA 4.0",
+            licence="none stated for the archives; DrivAerML itself is CC BY-SA 4.0",
             note="cells drawn from DrivAerML",
             log=log,
         )
