@@ -258,9 +258,8 @@ class PackedDataset(Dataset, ABC):
             return self._accept(store)
         if _is_writable(path.parent):
             with FileLock(path.with_name(f".{path.stem}.lock")):  # one packs, the others wait
-                store = self._packed()
-                fresh = store is not None and store.attrs["fingerprint"] == attrs["fingerprint"]
-                if store is None or not fresh or self.force_reload:
+                store = self._fresh(attrs)
+                if store is None:
                     keys = self.cases()
                     read = partial(self._read, keys)
                     pack(
@@ -274,9 +273,7 @@ class PackedDataset(Dataset, ABC):
                     )
                     return PackedStore(path)
             return self._accept(store)
-        store = self._packed()
-        fresh = store is not None and store.attrs["fingerprint"] == attrs["fingerprint"]
-        if store is not None and fresh and not self.force_reload:
+        if (store := self._fresh(attrs)) is not None:  # one without cases is false
             return self._accept(store)
         if self.log:
             logger.warning("%s: %s is read-only, keeping the data in memory", self.name, self.root)
@@ -291,6 +288,12 @@ class PackedDataset(Dataset, ABC):
         except (OSError, ValueError):
             return None
         return store if {"recipe", "fingerprint", "source"} <= store.attrs.keys() else None
+
+    def _fresh(self, attrs: dict[str, Any]) -> PackedStore | None:
+        """The packed file, if it was made from what is there now and shall not be made anew."""
+        store = None if self.force_reload else self._packed()
+        same = store is not None and store.attrs["fingerprint"] == attrs["fingerprint"]
+        return store if same else None
 
     def _accept(self, store: PackedStore) -> PackedStore:
         left_out = [Fault(*fault) for fault in store.attrs.get("left_out", [])]

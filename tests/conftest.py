@@ -1,7 +1,9 @@
 import socket
 
+import numpy as np
 import pytest
 import torch
+from torch_geometric.data import Data
 
 
 @pytest.fixture(autouse=True)
@@ -30,3 +32,28 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture
+def square() -> Data:
+    """The unit square cut into 2 x 20 x 20 triangles."""
+    n = 21
+    x, y = torch.meshgrid(torch.linspace(0, 1, n), torch.linspace(0, 1, n), indexing="xy")
+    corner = (torch.arange(n - 1) + n * torch.arange(n - 1)[:, None]).flatten()
+    lower = torch.stack([corner, corner + 1, corner + n + 1])
+    upper = torch.stack([corner, corner + n + 1, corner + n])
+    return Data(
+        pos=torch.stack([x.flatten(), y.flatten()], dim=1),
+        face=torch.cat([lower, upper], dim=1),
+    )
+
+
+@pytest.fixture
+def bar() -> Data:
+    """A bar of 8 x 2 x 2 unit hexahedra along x."""
+    x, y, z = np.meshgrid(np.arange(9), np.arange(3), np.arange(3), indexing="ij")
+    number = np.arange(81).reshape(9, 3, 3)
+    a = number[:-1, :-1, :-1].ravel()
+    cells = a[:, None] + np.array([0, 9, 12, 3, 1, 10, 13, 4])
+    pos = np.stack([x, y, z], axis=-1).reshape(-1, 3)
+    return Data(pos=torch.tensor(pos, dtype=torch.float32), cells=torch.tensor(cells))

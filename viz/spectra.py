@@ -9,6 +9,7 @@ import numpy as np
 from flare_geo.mesh.fields import to_numpy
 from flare_geo.viz import page as pages
 from flare_geo.viz import theme
+from flare_geo.viz.curves import plain_axes
 
 COLUMNS = 4
 FLOOR = 1e-12  # what is smaller is mostly rounding, and below the axis
@@ -86,7 +87,11 @@ def plot_spectra(
             axes.axhline(tolerance, color=theme.SOFT_INK, linewidth=0.7, linestyle=(0, (4, 3)))
         axes.set_yscale("log")
         axes.set_ylim(10 ** np.floor(np.log10(0.7 * low)), 2.0)
-        _plain(axes, matplotlib)
+        plain_axes(axes)
+        axes.tick_params(length=2.5)
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(numticks=5))
+        axes.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         ranks = effective_rank(values)
         axes.set_title(
             f"block {i}: effective rank {_span(ranks)}",
@@ -129,16 +134,3 @@ def effective_rank(eigenvalues: np.ndarray) -> np.ndarray:
 def _span(ranks: np.ndarray) -> str:
     low, high = f"{ranks.min():.3g}", f"{ranks.max():.3g}"
     return low if low == high else f"{low} to {high}"
-
-
-def _plain(axes: Any, matplotlib: Any) -> None:
-    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5, integer=True))
-    axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(numticks=5))
-    axes.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
-    axes.tick_params(labelsize=theme.SMALL_SIZE, labelcolor=theme.INK, color=theme.SOFT_INK)
-    axes.tick_params(length=2.5, width=0.6, labelfontfamily=theme.FONT)
-    axes.grid(axis="y", which="major", color="#e3e6ea", linewidth=0.6)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set(color=theme.SOFT_INK, linewidth=0.7)

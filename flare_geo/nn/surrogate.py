@@ -160,8 +160,8 @@ class Surrogate(nn.Module):
         """The prediction `[N, out]` for a case of :meth:`case_of`, its transform undone."""
         from flare_geo.transforms import undo
 
-        predicted = self._predict_case(case)
-        pred: Tensor = (undo(self._transform, predicted) if self._transform else predicted).pred
+        predicted, transform = self._predict_case(case), self._transform
+        pred: Tensor = (undo(transform, predicted) if transform else predicted).pred
         return pred
 
     def case_of(self, mesh: Any, given: Mapping[str, float] | None = None) -> Data:
@@ -176,8 +176,8 @@ class Surrogate(nn.Module):
         from flare_geo.mesh import case_of_mesh
 
         case = case_of_mesh(mesh, self.recipe, given)
-        if self._transform:
-            case = self._transform(case)
+        if transform := self._transform:
+            case = transform(case)
         for warning in self.far_out(case):
             warnings.warn(warning, stacklevel=2)
         return case
