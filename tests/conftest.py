@@ -1,8 +1,14 @@
+import importlib.util
+import os
 import socket
 
 import numpy as np
 import pytest
 import torch
+
+if not torch.cuda.is_available():  # before triton is imported, which torch_geometric does
+    os.environ["TRITON_INTERPRET"] = "1"
+
 from torch_geometric.data import Data
 
 
@@ -23,6 +29,19 @@ def _no_network(monkeypatch):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+if importlib.util.find_spec("triton") and not torch.cuda.is_available():
+    import triton.runtime.interpreter as interpreter
+
+    patch_tensor = interpreter._patch_lang_tensor
+
+    def _patch_tensor(tensor, scope):
+        """numpy 2.4 takes no one-element arrays for an index: triton 3.6 needs `range(loaded)`."""
+        patch_tensor(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = _patch_tensor
 
 
 def pytest_collection_modifyitems(items):

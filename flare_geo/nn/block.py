@@ -3,9 +3,10 @@
 from torch import Tensor, nn
 
 from flare_geo.nn.flare_conv import FlareConv, layout_of
-from flare_geo.nn.mlp import Activation, Init, ResidualMLP, reset_linears
+from flare_geo.nn.mlp import Init, ResidualMLP, reset_linears
 from flare_geo.nn.norm import Norm, make_norm
 from flare_geo.ops import Layout
+from flare_geo.ops.chain import Activation
 
 
 class FlareBlock(nn.Module):

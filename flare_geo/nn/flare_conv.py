@@ -4,9 +4,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from flare_geo.nn.mlp import Activation, Init, ResidualMLP, reset_linears
+from flare_geo.nn.mlp import Init, ResidualMLP, apply_together, reset_linears
 from flare_geo.nn.norm import Norm, make_norm
 from flare_geo.ops import Layout, batch_to_ptr, flare_attention, make_layout
+from flare_geo.ops.chain import Activation
 
 LATENT_STD = {"paper": 0.1, "default": 1.0}
 
@@ -108,8 +109,9 @@ class FlareConv(nn.Module):
         """Mix the points of each cloud: `[N, in_channels]` to `[N, out_channels]`."""
         layout = layout_of(x, self.in_channels, ptr, batch)
         heads = (self.heads, self.out_channels // self.heads)
-        v = self.v_mlp(x).unflatten(-1, heads)  # [N, H, D]
-        k = self.k_norm(self.k_mlp(x).unflatten(-1, heads)).to(v.dtype)
+        k, v = apply_together([self.k_mlp, self.v_mlp], x)
+        v = v.view(len(x), *heads)  # [N, H, D]
+        k = self.k_norm(k.view(len(x), *heads)).to(v.dtype)
         q = self.q_norm(self.q).to(v.dtype)  # [H, M, D]
         y = flare_attention(q, k, v, layout, scale=self.scale, backend=self.backend)
         out: Tensor = self.lin_out(y.flatten(-2))

@@ -1,21 +1,14 @@
 """The residual MLP of FLARE: keys, values, feed-forward, embedding and head are all made of it."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-Activation = Literal["gelu_tanh", "gelu", "silu"]
+from flare_geo.ops.chain import ACTIVATIONS, Activation, residual_chains
+
 Init = Literal["paper", "default"]
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "gelu": F.gelu,
-    "silu": F.silu,
-}
 
 
 class ResidualMLP(nn.Module):
@@ -65,7 +58,7 @@ class ResidualMLP(nn.Module):
         hidden_channels = out_channels if hidden_channels is None else hidden_channels
         if num_layers == -1:
             hidden_channels = in_channels
-        self.act = act
+        self.act: Activation = act
         self.input_residual = input_residual and in_channels == hidden_channels
         self.output_residual = output_residual and hidden_channels == out_channels
         self.layers = nn.ModuleList()
@@ -79,12 +72,51 @@ class ResidualMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in_channels]` to `[..., out_channels]`."""
+        if x.is_cuda and self.is_chain and not has_hooks(self):
+            return apply_together([self], x.flatten(0, -2))[0].view_as(x)
         act = ACTIVATIONS[self.act]
         for j, layer in enumerate(self.layers):
             h = act(layer(x))
             x = h + x if j > 0 or self.input_residual else h
         y: Tensor = self.lin_out(x)
         return y + x if self.output_residual else y
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether all widths are one and both residuals are there: the fused kernel's case."""
+        linears = [*self.layers, self.lin_out]
+        return (
+            len(self.layers) > 0
+            and self.input_residual
+            and self.output_residual
+            and all(type(linear) is nn.Linear and linear.bias is not None for linear in linears)
+        )
+
+
+def apply_together(mlps: Sequence[ResidualMLP], x: Tensor) -> tuple[Tensor, ...]:
+    """Several residual MLPs on the same points, at once on CUDA where they are chains of one kind.
+
+    Shapes:
+        - **x:** `[N, C]`; **returns** one `[N, C_out]` each
+    """
+    alike = len({(len(mlp.layers), mlp.act) for mlp in mlps}) == 1
+    if not (x.is_cuda and alike and all(m.is_chain and not has_hooks(m) for m in mlps)):
+        return tuple(mlp(x) for mlp in mlps)
+    linears = [[*mlp.layers, mlp.lin_out] for mlp in mlps]
+    return residual_chains(
+        x,
+        [[linear.weight for linear in chain] for chain in linears],
+        [[linear.bias for linear in chain] for chain in linears],
+        act=mlps[0].act,
+    )
+
+
+def has_hooks(mlp: ResidualMLP) -> bool:
+    """Whether somebody wants to see or change what passes between the layers."""
+    return any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+        for m in mlp.modules()
+    )
 
 
 def reset_linears(module: nn.Module, init: Init) -> None:

@@ -5,9 +5,10 @@ from typing import Literal, Protocol, get_args
 from torch import Tensor
 
 from flare_geo.ops import reference, sdpa
+from flare_geo.ops.fused import use_triton
 from flare_geo.ops.layout import Layout
 
-Backend = Literal["auto", "reference", "sdpa"]
+Backend = Literal["auto", "reference", "sdpa", "triton"]
 
 
 class Implementation(Protocol):
@@ -26,16 +27,25 @@ class Implementation(Protocol):
 
 
 IMPLEMENTATIONS: dict[str, Implementation] = {"reference": reference, "sdpa": sdpa}
+WIDEST = 128  # D of the Triton kernels
 
 
-def choose_backend(backend: str) -> Implementation:
-    """The implementation for a backend name.
+def choose_backend(backend: str, q: Tensor) -> Implementation:
+    """The implementation for a backend name and queries.
+
+    ``"auto"`` is Triton on CUDA where triton is installed and takes the dtype and the head width,
+    else SDPA.
 
     Raises:
-        ValueError: if there is no such backend.
+        ValueError: if there is no such backend, or ``"triton"`` cannot run such a call.
+        TypeError: if ``"triton"`` is asked for a dtype that its kernels do not compute.
     """
-    if backend == "auto":
-        return sdpa
-    if backend not in IMPLEMENTATIONS:
+    if backend not in get_args(Backend):
         raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got '{backend}'")
-    return IMPLEMENTATIONS[backend]
+    if backend in IMPLEMENTATIONS:
+        return IMPLEMENTATIONS[backend]
+    if use_triton(backend, q, q.shape[-1], WIDEST, instead="sdpa"):
+        from flare_geo.ops import triton
+
+        return triton
+    return sdpa

@@ -32,7 +32,7 @@ def flare_attention(
         v: values of the points.
         ptr: offsets of the clouds, None for one cloud; a :class:`Layout` skips the checks.
         scale: factor s of the scores. The paper's is 1, not :math:`D^{-1/2}`.
-        backend: ``"auto"``, ``"reference"`` (the definition) or ``"sdpa"``.
+        backend: ``"auto"``, ``"reference"`` (the definition), ``"sdpa"`` or ``"triton"``.
 
     Shapes:
         - **q:** `[H, M, D]`, or `[B, H, M, D]` for queries of each cloud's own
@@ -48,7 +48,7 @@ def flare_attention(
         torch.Size([500, 8, 16])
     """
     layout = _check(q, k, v, ptr, "v")
-    return choose_backend(backend).attention(q, k, v, layout, scale)
+    return choose_backend(backend, q).attention(q, k, v, layout, scale)
 
 
 def flare_encode(
@@ -83,7 +83,7 @@ def flare_encode(
         (torch.Size([1, 8, 64, 16]), torch.Size([1, 8, 64]))
     """
     layout = _check(q, k, v, ptr, "v")
-    return choose_backend(backend).encode(q, k, v, layout, scale)
+    return choose_backend(backend, q).encode(q, k, v, layout, scale)
 
 
 def flare_decode(
@@ -116,7 +116,7 @@ def flare_decode(
         torch.Size([500, 8, 16])
     """
     layout = _check(q, k, z, ptr, "z")
-    return choose_backend(backend).decode(q, k, z, layout, scale)
+    return choose_backend(backend, q).decode(q, k, z, layout, scale)
 
 
 def merge_encodings(*parts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,298 @@
+"""Third- and fourth-order attention on packed clouds: public functions, checks, torch path."""
+
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flare_geo.ops.fused import use_triton
+from flare_geo.ops.layout import Layout, make_layout
+
+PIECE = 4096  # points whose products are held at once
+
+
+def triple_attention(
+    q1: Tensor,
+    q2: Tensor,
+    k1: Tensor,
+    k2: Tensor,
+    v: Tensor,
+    ptr: Tensor | Layout | None = None,
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    r"""Third-order attention without softmax, at a cost linear in the number of points.
+
+    .. math::
+        y_n = \frac{1}{N_b} \sum_m (q^1_n \cdot k^1_m)\, (q^2_n \cdot k^2_m)\, v_m
+
+    The sum runs over the cloud of n. It is :func:`triple_output` of :func:`triple_state`:
+    O(N D^3) a head instead of O(N^2 D). From the articles "Higher-Order Attention in Linear Time"
+    and "Triple Attention in Triton" of the authors of FLARE; related to `2-simplicial attention
+    <https://arxiv.org/abs/1909.00668>`_.
+
+    Args:
+        q1: first queries of the points.
+        q2: second queries.
+        k1: first keys.
+        k2: second keys.
+        v: values.
+        ptr: offsets of the clouds, None for one cloud; a :class:`Layout` skips the checks.
+        backend: ``"torch"``, ``"triton"`` (one width D up to 32, half and single precision), or
+            ``"auto"``: the kernels where they can run on a GPU, torch elsewhere.
+
+    Shapes:
+        - **q1, k1:** `[N, H, I]`; **v:** `[N, H, J]`; **q2, k2:** `[N, H, K]`; usually
+          I = J = K = D; **ptr:** `[B+1]` int64
+        - **returns** y: `[N, H, J]` in the dtype of the inputs
+
+    Raises:
+        ValueError: if shapes, dtypes, `ptr` or the backend do not fit, in one line that says how.
+        TypeError: if ``"triton"`` is asked for float64.
+
+    Example:
+        >>> q1, q2, k1, k2, v = torch.randn(5, 500, 8, 16).unbind()
+        >>> triple_attention(q1, q2, k1, k2, v, ptr=torch.tensor([0, 200, 500])).shape
+        torch.Size([500, 8, 16])
+    """
+    layout = _layout({"q1": q1, "q2": q2, "k1": k1, "k2": k2, "v": v}, ptr)
+    state = triple_state(k1, v, k2, layout, backend=backend)
+    return triple_output(q1, state, q2, layout, backend=backend)
+
+
+def triple_state(
+    k1: Tensor,
+    v: Tensor,
+    k2: Tensor,
+    ptr: Tensor | Layout | None = None,
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    r"""First half of :func:`triple_attention`: what a cloud looks like from outside.
+
+    .. math::
+        S_{ijk} = \frac{1}{N_b} \sum_m k^1_{mi}\, v_{mj}\, k^2_{mk}
+
+    A mean over points: states of parts of a cloud merge by their numbers of points,
+    `(n1 S1 + n2 S2) / (n1 + n2)`, so a cloud may come in pieces. Without points S = 0.
+
+    Shapes:
+        - **k1:** `[N, H, I]`; **v:** `[N, H, J]`; **k2:** `[N, H, K]`; **ptr:** `[B+1]` int64
+        - **returns** S: `[B, H, I, J, K]`, float32 or wider
+
+    Raises:
+        ValueError: if shapes, dtypes, `ptr` or the backend do not fit.
+        TypeError: if ``"triton"`` is asked for float64.
+
+    Example:
+        >>> k1, v, k2 = torch.randn(3, 500, 8, 16).unbind()
+        >>> a, b = (triple_state(k1[s], v[s], k2[s]) for s in (slice(0, 200), slice(200, 500)))
+        >>> torch.allclose((200 * a + 300 * b) / 500, triple_state(k1, v, k2), atol=1e-5)
+        True
+    """
+    layout = _layout({"k1": k1, "v": v, "k2": k2}, ptr)
+    if _fused(backend, k1, v.shape[-1], k2):
+        from flare_geo.ops.triton import triple
+
+        fused: Tensor = triple.triple_state(k1, v, k2, layout.ptr, True)
+        return fused
+    return mean_of_products(k1, v, k2, layout)
+
+
+def triple_output(
+    q1: Tensor,
+    state: Tensor,
+    q2: Tensor,
+    ptr: Tensor | Layout | None = None,
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    r"""Second half of :func:`triple_attention`: each point reads the state of its cloud.
+
+    .. math::
+        y_{nj} = \sum_{ik} q^1_{ni}\, S_{ijk}\, q^2_{nk}
+
+    Pointwise: the points may be others than those of the state.
+
+    Shapes:
+        - **q1:** `[N, H, I]`; **state:** `[B, H, I, J, K]`; **q2:** `[N, H, K]`; **ptr:** `[B+1]`
+        - **returns** y: `[N, H, J]` in the dtype of q1
+
+    Raises:
+        ValueError: if shapes, dtypes, `ptr` or the backend do not fit.
+        TypeError: if ``"triton"`` is asked for float64.
+
+    Example:
+        >>> q1, q2 = torch.randn(2, 500, 8, 16).unbind()
+        >>> triple_output(q1, torch.randn(1, 8, 16, 16, 16), q2).shape
+        torch.Size([500, 8, 16])
+    """
+    layout = _layout({"q1": q1, "q2": q2}, ptr)
+    lead = (layout.num_clouds, q1.shape[1], q1.shape[2])
+    if state.ndim != 5 or state.shape[:3] != lead or state.shape[4] != q2.shape[-1]:
+        raise ValueError(
+            f"state must be [B={lead[0]}, H={lead[1]}, I={lead[2]}, J, K={q2.shape[-1]}] to fit "
+            f"q1, q2, ptr, got {list(state.shape)}"
+        )
+    if not state.is_floating_point() or state.device != q1.device:
+        raise ValueError(
+            f"state must be floating and on {q1.device}, got {state.dtype} on {state.device}"
+        )
+    state = state.to(torch.promote_types(q1.dtype, torch.float32))
+    if _fused(backend, q1, state.shape[3], q2):
+        from flare_geo.ops.triton import triple
+
+        fused: Tensor = triple.triple_output(q1, state, q2, layout.ptr)
+        return fused
+    return read_state(q1, state, q2, layout)
+
+
+def quad_attention(
+    qs: tuple[Tensor, Tensor, Tensor],
+    ks: tuple[Tensor, Tensor, Tensor],
+    v: Tensor,
+    ptr: Tensor | Layout | None = None,
+) -> Tensor:
+    r"""Fourth-order attention, in torch only; for small D (a state has D^4 numbers).
+
+    .. math::
+        y_n = \frac{1}{N_b} \sum_m (q^1_n \cdot k^1_m)(q^2_n \cdot k^2_m)(q^3_n \cdot k^3_m)\, v_m
+
+    It is :func:`triple_attention` of the products of the first two queries and keys, as
+    `(q1 . k1)(q2 . k2)` is the dot product of `q1 x q2` and `k1 x k2` of width D^2.
+
+    Shapes:
+        - three **qs** and three **ks**: `[N, H, D]`; **v:** `[N, H, J]`; **ptr:** `[B+1]` int64
+        - **returns** y: `[N, H, J]`
+
+    Raises:
+        ValueError: if shapes, dtypes or `ptr` do not fit.
+
+    Example:
+        >>> *qs, k1, k2, k3, v = torch.randn(7, 500, 4, 4).unbind()
+        >>> quad_attention(tuple(qs), (k1, k2, k3), v).shape
+        torch.Size([500, 4, 4])
+    """
+    names = ("q1", "q2", "q3", "k1", "k2", "k3", "v")
+    layout = _layout(dict(zip(names, (*qs, *ks, v))), ptr)
+    q, k = (torch.einsum("nhi,nhj->nhij", x[0], x[1]).flatten(2) for x in (qs, ks))
+    return triple_attention(q, qs[2], k, ks[2], v, layout, backend="torch")
+
+
+def mean_of_products(a: Tensor, b: Tensor, c: Tensor, layout: Layout) -> Tensor:
+    """`S_ijk = mean_n a_ni b_nj c_nk` of each cloud, `[B, H, I, J, K]`: the torch path."""
+    state: Tensor = _State.apply(a, b, c, layout)  # type: ignore[no-untyped-call]
+    return state
+
+
+def read_state(a: Tensor, state: Tensor, c: Tensor, layout: Layout) -> Tensor:
+    """`y_nj = sum_ik a_ni S_ijk c_nk`, `[N, H, J]`: the torch path."""
+    y: Tensor = _Output.apply(a, state, c, layout)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _State(torch.autograd.Function):
+    """Keeps the inputs only, not their products; its gradients read dS as outputs read S."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, c: Tensor, layout: Layout) -> Tensor:
+        ctx.save_for_backward(a, b, c)
+        ctx.layout = layout
+        wide = torch.promote_types(a.dtype, torch.float32)
+        shape = (layout.num_clouds, a.shape[1], a.shape[2], b.shape[2], c.shape[2])
+        state = torch.zeros(shape, dtype=wide, device=a.device)
+        for cloud, piece in _pieces(layout):
+            a_p, b_p, c_p = (x[piece].to(wide) for x in (a, b, c))
+            products = torch.einsum("nhi,nhj->hijn", a_p, b_p).flatten(1, 2)  # [H, I J, n]
+            state[cloud] += (products @ c_p.transpose(0, 1)).view(shape[1:])
+        return state / _sizes(layout, state)
+
+    @staticmethod
+    def backward(ctx: Any, ds: Tensor) -> tuple[Tensor | None, ...]:
+        a, b, c = ctx.saved_tensors
+        ds = ds / _sizes(ctx.layout, ds)
+        return (
+            read_state(b, ds.transpose(2, 3), c, ctx.layout),
+            read_state(a, ds, c, ctx.layout),
+            read_state(a, ds.transpose(3, 4), b, ctx.layout),
+            None,
+        )
+
+
+class _Output(torch.autograd.Function):
+    """Its gradients are of the same two kinds: a sum of products, and two readings of S."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, state: Tensor, c: Tensor, layout: Layout) -> Tensor:
+        ctx.save_for_backward(a, state, c)
+        ctx.layout = layout
+        _, heads, _, width, _ = state.shape
+        y = torch.empty(a.shape[0], heads, width, dtype=a.dtype, device=a.device)
+        rows = state.movedim(3, -1).flatten(2, 3)  # [B, H, I K, J]
+        for cloud, piece in _pieces(layout):
+            a_p, c_p = (x[piece].to(state.dtype) for x in (a, c))
+            products = torch.einsum("nhi,nhk->hnik", a_p, c_p).flatten(2)  # [H, n, I K]
+            y[piece] = (products @ rows[cloud]).transpose(0, 1).to(a.dtype)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        a, state, c = ctx.saved_tensors
+        ds = mean_of_products(a, dy, c, ctx.layout)
+        return (
+            read_state(dy, state.transpose(2, 3), c, ctx.layout),
+            ds * _sizes(ctx.layout, ds),
+            read_state(a, state.transpose(3, 4), dy, ctx.layout),
+            None,
+        )
+
+
+def _pieces(layout: Layout) -> list[tuple[int, slice]]:
+    """Every cloud, cut into pieces of at most PIECE points."""
+    bounds = pairwise(accumulate(layout.sizes, initial=0))
+    return [
+        (cloud, slice(start, min(start + PIECE, end)))
+        for cloud, (first, end) in enumerate(bounds)
+        for start in range(first, end, PIECE)
+    ]
+
+
+def _sizes(layout: Layout, like: Tensor) -> Tensor:
+    """`[B, 1, 1, 1, 1]` points of the clouds, at least 1."""
+    return layout.ptr.diff().clamp(min=1).to(like.dtype).view(-1, 1, 1, 1, 1)
+
+
+def _fused(backend: str, x: Tensor, width: int, y: Tensor) -> bool:
+    """The kernels are for one width; other widths go by torch unless that was not allowed."""
+    widths = (x.shape[-1], width, y.shape[-1])
+    if len(set(widths)) == 1 or backend not in ("auto", "triton"):
+        return use_triton(backend, x, max(widths), widest=32)
+    if backend == "triton":
+        raise ValueError(f"backend 'triton' needs one width D, got {widths}; use backend='torch'")
+    return False
+
+
+def _layout(packed: dict[str, Tensor], ptr: Tensor | Layout | None) -> Layout:
+    """Check packed features against the first of them; widths must fit from q to k only."""
+    (first, x), *others = packed.items()
+    if x.ndim != 3:
+        raise ValueError(f"{first} must be [N, H, D], got {list(x.shape)}")
+    for name, y in others:
+        if y.ndim != 3 or y.shape[:2] != x.shape[:2]:
+            raise ValueError(
+                f"{name} must be [N={x.shape[0]}, H={x.shape[1]}, D] to fit {first}, "
+                f"got {list(y.shape)}"
+            )
+        partner = packed.get(name.replace("k", "q"), y)
+        if y.shape != partner.shape:
+            raise ValueError(
+                f"{name} must be {list(partner.shape)} to fit {name.replace('k', 'q')}, "
+                f"got {list(y.shape)}"
+            )
+    dtypes, devices = {y.dtype for y in packed.values()}, {y.device for y in packed.values()}
+    if len(dtypes) > 1 or not x.is_floating_point():
+        raise ValueError(f"{', '.join(packed)} must share one floating dtype, got {dtypes}")
+    if len(devices) > 1:
+        raise ValueError(f"{', '.join(packed)} must be on one device, got {devices}")
+    return make_layout(ptr, x.shape[0], x.device)

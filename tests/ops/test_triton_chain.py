@@ -1,0 +1,213 @@
+"""The fused residual chains against the definition in float64."""
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+pytest.importorskip("triton")
+
+from flare_geo.ops.triton import chain, chain_backward, chain_forward
+from flare_geo.ops.triton.chain import residual_chain, supports
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2.5e-2}
+ACTIVATIONS = {
+    "gelu_tanh": lambda u: F.gelu(u, approximate="tanh"),
+    "gelu": F.gelu,
+    "silu": F.silu,
+}
+# exp(-t) of a very negative t is inf, and the sigmoid 1 / (1 + inf) is the 0 it should be.
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")
+
+
+def reference(x, weight, bias, act):
+    h = x.expand(weight.shape[0], *x.shape)
+    for j in range(weight.shape[1] - 1):
+        h = h + ACTIVATIONS[act](h @ weight[:, j].mT + bias[:, j, None])
+    return h + h @ weight[:, -1].mT + bias[:, -1, None]
+
+
+def make(points, chains, layers, channels, dtype, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(points, channels, generator=g).to(dtype)
+    weight = torch.randn(chains, layers, channels, channels, generator=g) / channels**0.5
+    bias = torch.randn(chains, layers, channels, generator=g)
+    dy = torch.randn(chains, points, channels, generator=g).to(dtype)
+    x, weight, bias, dy = (t.to(DEVICE) for t in (x, weight, bias, dy))
+    return x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_(), dy
+
+
+def run(f, x, weight, bias, dy, act):
+    y = f(x, weight, bias, act)
+    return y, *torch.autograd.grad(y, (x, weight, bias), dy)
+
+
+def error(found, expected):
+    found, expected = found.detach().double(), expected.detach()
+    if not found.isfinite().all():
+        return float("nan")
+    return float((found - expected).norm() / expected.norm().clamp_min(1e-30))
+
+
+def compare(points, chains, layers, channels, dtype, act="gelu_tanh"):
+    x, weight, bias, dy = make(points, chains, layers, channels, dtype)
+    found = run(residual_chain, x, weight, bias, dy, act)
+    assert found[0].dtype == found[1].dtype == dtype
+    assert found[2].dtype == found[3].dtype == torch.float32
+    exact = (x.double(), weight.to(dtype).double(), bias.double())
+    exact = (t.detach().requires_grad_() for t in exact)
+    expected = run(reference, *exact, dy.double(), act)
+    for name, a, b in zip(("y", "dx", "dweight", "dbias"), found, expected):
+        assert a.shape == b.shape
+        assert error(a, b) < TOLERANCE[dtype], name
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch):
+    """Every buffer a launch makes starts as NaN, so that what is not written shows."""
+
+    def poison(make):
+        return lambda *args, **kwargs: make(*args, **kwargs).fill_(float("nan"))
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", poison(torch.Tensor.new_empty))
+    monkeypatch.setattr(torch, "empty_like", poison(torch.empty_like))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize(
+    ("points", "chains", "layers", "channels", "act"),
+    [
+        (300, 1, 5, 16, "gelu"),
+        (300, 2, 5, 64, "gelu_tanh"),
+        (300, 3, 2, 32, "silu"),
+        (37, 2, 1, 64, "gelu_tanh"),
+        (1, 2, 2, 16, "gelu_tanh"),
+        (0, 2, 2, 16, "silu"),
+    ],
+)
+def test_value_and_gradients(points, chains, layers, channels, act, dtype):
+    compare(points, chains, layers, channels, dtype, act)
+
+
+def test_wide():
+    compare(70, 2, 2, 128, torch.bfloat16)
+
+
+@pytest.mark.parametrize("act", ACTIVATIONS)
+@pytest.mark.parametrize("wide", [False, True])
+def test_several_tiles_a_program(monkeypatch, act, wide):
+    plan = chain_backward.Plan(wide, 16, 4)
+    monkeypatch.setattr(chain_backward, "plan", lambda *_: plan)
+    monkeypatch.setattr(chain_backward, "num_programs", lambda device, tiles: min(tiles, 3))
+    compare(150, 2, 3, 16, torch.float32, act)
+
+
+@pytest.mark.parametrize("act", ACTIVATIONS)
+def test_far_from_zero(act):
+    x, weight, bias, dy = make(40, 1, 2, 16, torch.float32)
+    x = (x.detach() * 1000).requires_grad_()
+    found = run(residual_chain, x, weight, bias, dy, act)
+    expected = run(
+        reference,
+        *(t.detach().double().requires_grad_() for t in (x, weight, bias)),
+        dy.double(),
+        act,
+    )
+    assert all(error(a, b) < 1e-5 for a, b in zip(found, expected))
+
+
+def test_bit_equal_twice():
+    inputs = make(200, 2, 3, 16, torch.float16)
+    first, second = (run(residual_chain, *inputs, "gelu_tanh") for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second))
+
+
+def test_strided_inputs():
+    x, weight, bias, dy = make(50, 2, 2, 16, torch.float32)
+    found = run(residual_chain, x, weight, bias, dy, "silu")
+    wide = torch.stack([x.detach(), x.detach()], -1)[..., 0].requires_grad_()
+    turned = weight.detach().mT.contiguous().mT.requires_grad_()
+    strided = run(residual_chain, wide, turned, bias, dy.mT.contiguous().mT, "silu")
+    assert not wide.is_contiguous()
+    assert all(torch.equal(a, b) for a, b in zip(found, strided))
+
+
+def test_opcheck(monkeypatch):
+    monkeypatch.undo()
+    x, weight, bias, dy = make(20, 2, 2, 16, torch.float32)
+    torch.library.opcheck(torch.ops.flare_geo.residual_chain.default, (x, weight, bias, "silu"))
+    plain = tuple(t.detach() for t in (dy, x, weight, bias))
+    torch.library.opcheck(torch.ops.flare_geo.residual_chain_backward.default, (*plain, "silu"))
+
+
+def test_compiles_once(monkeypatch):
+    monkeypatch.undo()
+    counted = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(residual_chain, fullgraph=True, dynamic=True, backend=counted)
+    for points in (33, 20):
+        inputs = make(points, 2, 2, 16, torch.float32)
+        expected = run(residual_chain, *inputs, "gelu_tanh")
+        found = run(compiled, *inputs, "gelu_tanh")
+        assert all(torch.equal(a, b) for a, b in zip(found, expected))
+    assert counted.frame_count == 1
+
+
+def test_export():
+    class Chain(torch.nn.Module):
+        def forward(self, x, weight, bias):
+            return residual_chain(x, weight, bias, "gelu")
+
+    x, weight, bias, _ = make(33, 2, 2, 16, torch.float32)
+    args = (x.detach(), weight.detach(), bias.detach())
+    dynamic = {"x": {0: torch.export.Dim("points")}, "weight": None, "bias": None}
+    program = torch.export.export(Chain(), args, dynamic_shapes=dynamic)
+    assert torch.equal(
+        program.module()(args[0][:20], *args[1:]), residual_chain(args[0][:20], *args[1:], "gelu")
+    )
+
+
+def test_checkpoint():
+    inputs = make(33, 2, 2, 16, torch.float32)
+    expected = run(residual_chain, *inputs, "gelu")
+    found = run(lambda *a: checkpoint(residual_chain, *a, use_reentrant=False), *inputs, "gelu")
+    assert all(torch.equal(a, b) for a, b in zip(found, expected))
+
+
+def test_only_the_inputs_are_saved():
+    x, weight, bias, _ = make(33, 2, 2, 16, torch.bfloat16)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        residual_chain(x, weight, bias, "silu")
+    assert {t.data_ptr() for t in kept} == {t.data_ptr() for t in (x, weight, bias)}
+
+
+def test_supports():
+    assert supports(64, torch.bfloat16)
+    assert not supports(48, torch.bfloat16)
+    assert not supports(64, torch.float64)
+
+
+def test_says_what_does_not_fit():
+    x, weight, bias, _ = make(4, 1, 2, 16, torch.float32)
+    with pytest.raises(ValueError, match=r"x must be \[N, C\]"):
+        residual_chain(x[:, :12], weight, bias)
+    with pytest.raises(ValueError, match=r"weight must be \[G, L >= 1, C=16, C=16\]"):
+        residual_chain(x, weight[..., :8], bias)
+    with pytest.raises(ValueError, match=r"bias must be \[1, 2, 16\]"):
+        residual_chain(x, weight, bias[:, :1])
+    with pytest.raises(ValueError, match="or wider"):
+        residual_chain(x, weight.half(), bias)
+    with pytest.raises(ValueError, match="act must be one of"):
+        residual_chain(x, weight, bias, "relu")
+
+
+def test_every_plan_is_known_to_the_kernels():
+    for channels in chain.CHANNELS:
+        for dtype in chain.DTYPES:
+            for dots in ("tf32", "ieee"):
+                block, warps = chain_forward.plan(channels, dtype, dots)
+                assert block >= 16
+                assert warps in (4, 8)
+                assert chain_backward.plan(5, channels, dtype, dots).block >= 16
