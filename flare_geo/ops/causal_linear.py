@@ -71,8 +71,8 @@ def chunked(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, chunk_size: int
 ) -> Tensor:
     """The torch path: equal clouds in one dense piece, others one by one; half as float32."""
-    if layout.common_size is not None:
-        shape = (layout.num_clouds, layout.common_size)
+    if layout.equal:
+        shape = (layout.num_clouds, layout.num_points // layout.num_clouds)
         q, k, v = (x.reshape(*shape, *x.shape[1:]) for x in (q, k, v))
         return _dense(q, k, v, scale, chunk_size).flatten(0, 1)
     split = (x.unsqueeze(0).split_with_sizes(layout.sizes, dim=1) for x in (q, k, v))

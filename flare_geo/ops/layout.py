@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -10,34 +11,38 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """A checked `ptr` together with the cloud sizes on the host.
+    """A checked `ptr` together with what the host knows of it.
 
     A model makes one of it per forward pass, so that its layers neither check `ptr` again nor wait
-    for the device again. Every function that takes `ptr` takes a `Layout` in its place.
+    for the device again. Every function that takes `ptr` takes a `Layout` in its place. Inside a
+    compiled graph nothing is looked up: the graph would hold for these sizes only.
 
     Args:
         ptr: `[B+1]` int64 offsets on the device of the features.
-        sizes: the `B` numbers of points, on the host.
+        num_points: number of points N of all clouds together.
+        equal: whether all clouds are of one size; False where that was not looked up.
     """
 
     ptr: Tensor
-    sizes: tuple[int, ...]
+    num_points: int
+    equal: bool = False
+
+    @classmethod
+    def of(cls, ptr: Tensor, sizes: tuple[int, ...]) -> Self:
+        """A layout whose sizes the host knows already."""
+        layout = cls(ptr, sum(sizes), len(set(sizes)) == 1)
+        layout.__dict__["sizes"] = sizes
+        return layout
 
     @property
     def num_clouds(self) -> int:
         """Number of clouds B, empty ones included."""
-        return len(self.sizes)
-
-    @property
-    def num_points(self) -> int:
-        """Number of points N of all clouds together."""
-        return sum(self.sizes)
+        return self.ptr.shape[0] - 1
 
     @cached_property
-    def common_size(self) -> int | None:
-        """The size that all clouds share, or None when they differ (or when there is no cloud)."""
-        first = self.sizes[0] if self.sizes else 0
-        return first if self.sizes and all(n == first for n in self.sizes) else None
+    def sizes(self) -> tuple[int, ...]:
+        """The `B` numbers of points, on the host."""
+        return tuple(self.ptr.diff().tolist())
 
     @cached_property
     def batch(self) -> Tensor:
@@ -86,19 +91,25 @@ def make_layout(ptr: "Tensor | Layout | None", num_points: int, device: torch.de
         num_points: number of packed points N.
         device: where the features are; `ptr` is moved there.
 
+    Inside a compiled graph the values of `ptr` are not checked.
+
     Raises:
         ValueError: if `ptr` is no non-decreasing int64 vector from 0 to N.
     """
+    if ptr is None and torch.compiler.is_compiling():
+        return Layout(torch.arange(2, device=device) * num_points, num_points, equal=True)
     if ptr is None:
-        return Layout(torch.tensor([0, num_points], device=device), (num_points,))
+        return Layout.of(torch.tensor([0, num_points], device=device), (num_points,))
     if isinstance(ptr, Layout):
-        if ptr.num_points != num_points:
+        if not torch.compiler.is_compiling() and ptr.num_points != num_points:
             raise ValueError(f"ptr must end at N={num_points}, got {ptr.num_points}")
         return ptr
     if ptr.ndim != 1 or ptr.numel() == 0 or ptr.dtype not in (torch.int64, torch.int32):
         raise ValueError(
             f"ptr must be an int64 vector [B+1] of offsets, got {ptr.dtype} {list(ptr.shape)}"
         )
+    if torch.compiler.is_compiling():  # not looked at: that would wait, and compile for each size
+        return Layout(ptr.to(device=device, dtype=torch.int64), num_points)
     offsets = ptr.tolist()
     sizes = tuple(end - start for start, end in pairwise(offsets))
     if offsets[0] != 0:
@@ -110,4 +121,4 @@ def make_layout(ptr: "Tensor | Layout | None", num_points: int, device: torch.de
         )
     if offsets[-1] != num_points:
         raise ValueError(f"ptr must end at N={num_points}, got {offsets[-1]}")
-    return Layout(ptr.to(device=device, dtype=torch.int64), sizes)
+    return Layout.of(ptr.to(device=device, dtype=torch.int64), sizes)

@@ -1,49 +1,147 @@
 """FLARE attention by `torch.nn.functional.scaled_dot_product_attention`.
 
-Clouds of one size go through as one dense pair of calls; clouds of different sizes one after the
-other, over sizes that are known on the host. The `lse` of an encode is not something SDPA returns:
-it costs one more product of queries and keys, and only where it is asked for.
+Clouds of one size go through as one dense pair of calls, whatever stands between them. The `lse` of
+an encode is not something SDPA returns: it costs one more product of queries and keys, and only
+where it is asked for.
 """
+
+from collections.abc import Callable
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
+from torch.library import custom_op
 from torch.nn.functional import scaled_dot_product_attention
 
-from flare_geo.ops.layout import Layout
+from flare_geo.ops.layout import Layout, make_layout
+
+PIECE = 2**18  # scores at a time in the backward operator
 
 
 def encode(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> tuple[Tensor, Tensor]:
     """Latents `z [B, H, M, D]` and their log-normalisers `lse [B, H, M]`."""
-    groups = _groups(q, layout, k, v)
-    z = torch.cat([_encode_dense(q_g, k_g, v_g, scale) for q_g, (k_g, v_g) in groups])
-    lse = torch.cat(
-        [
-            torch.matmul(_wide(q_g), _wide(k_g).mT).mul(scale).logsumexp(dim=-1)
-            for q_g, (k_g, _) in groups
-        ]
+
+    def lse(q: Tensor, k: Tensor) -> Tensor:
+        return torch.matmul(_wide(q), _wide(k).mT).mul(scale).logsumexp(dim=-1)
+
+    if layout.num_clouds == 0:
+        z = _latent(q, layout).clone()
+        return z, _wide(z).sum(-1)
+    zs = _by_size(
+        lambda q, k, v: _encode_dense(q, k, v, scale), layout, [_latent(q, layout)], [k, v]
     )
-    return z, lse
+    return torch.stack(zs), torch.stack(_by_size(lse, layout, [_latent(q, layout)], [k]))
 
 
 def decode(q: Tensor, k: Tensor, z: Tensor, layout: Layout, scale: float) -> Tensor:
     """Point features `y [N, H, D]`."""
-    groups = _groups(q, layout, k)
-    clouds = z.split_with_sizes([k_g.shape[0] for _, (k_g,) in groups])
-    return torch.cat(
-        [
-            _packed(scaled_dot_product_attention(k_g, q_g, z_g, scale=scale))
-            for (q_g, (k_g,)), z_g in zip(groups, clouds)
-        ]
-    )
+    if layout.num_clouds == 0:
+        return k.clone()
+
+    def dense(q: Tensor, z: Tensor, k: Tensor) -> Tensor:
+        return scaled_dot_product_attention(k, q, z, scale=scale)
+
+    return _packed(_by_size(dense, layout, [_latent(q, layout), z], [k]))
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
     """Encode, then decode: `y [N, H, D]`."""
-    ys = []
-    for q_g, (k_g, v_g) in _groups(q, layout, k, v):
-        z = _encode_dense(q_g, k_g, v_g, scale)  # [b, H, M, D]
-        ys.append(_packed(scaled_dot_product_attention(k_g, q_g, z, scale=scale)))
-    return torch.cat(ys)
+    if layout.equal:  # [b, H, n, D], also inside a compiled graph: no size is looked up
+        shape = (layout.num_clouds, k.shape[0] // layout.num_clouds)
+        k, v = (x.reshape(*shape, *x.shape[1:]).transpose(1, 2) for x in (k, v))
+        return _pair(_latent(q, layout), k, v, scale).transpose(1, 2).flatten(0, 1)
+    if torch.compiler.is_compiling():
+        y: Tensor = attention_op(q, k, v, layout.ptr, scale)
+        return y
+    if layout.num_clouds == 0:
+        return v.clone()
+    latent = [_latent(q, layout)]
+    return _packed(_by_size(lambda q, k, v: _pair(q, k, v, scale), layout, latent, [k, v]))
+
+
+@custom_op("flare_geo::sdpa_attention", mutates_args=())
+def attention_op(q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, scale: float) -> Tensor:
+    """:func:`attention` of clouds whose sizes a compiled graph does not know."""
+    return attention(q, k, v, make_layout(ptr, k.shape[0], k.device), scale).contiguous()
+
+
+@custom_op("flare_geo::sdpa_attention_backward", mutates_args=())
+def attention_backward_op(
+    dy: Tensor, q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v, by the formulas of README.md (operators have no autograd inside)."""
+    layout = make_layout(ptr, k.shape[0], k.device)
+    dq, dk, dv = torch.zeros_like(q), torch.empty_like(k), torch.empty_like(v)
+    starts = [0, *accumulate(layout.sizes)]
+    for cloud, (start, end) in enumerate(pairwise(starts)):
+        at = slice(start, end)
+        q_b = q if q.ndim == 3 else q[cloud]
+        k_b, v_b, dy_b = (x[at].transpose(0, 1) for x in (k, v, dy))
+        dq_b, dk_b, dv_b = _pair_backward(q_b, k_b, v_b, dy_b, scale)
+        (dq if q.ndim == 3 else dq[cloud]).add_(dq_b)
+        dk[at], dv[at] = dk_b.transpose(0, 1), dv_b.transpose(0, 1)
+    return dq, dk, dv
+
+
+@attention_op.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, scale: float) -> Tensor:
+    return v.new_empty(v.shape)
+
+
+@attention_backward_op.register_fake
+def _(
+    dy: Tensor, q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def _keep(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    *tensors, ctx.scale = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _gradient(ctx, dy):  # type: ignore[no-untyped-def]
+    return *attention_backward_op(dy, *ctx.saved_tensors, ctx.scale), None, None
+
+
+attention_op.register_autograd(_gradient, setup_context=_keep)
+
+
+def _pair(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    z = _encode_dense(q, k, v, scale)  # [b, H, M, D]
+    return scaled_dot_product_attention(k, q, z, scale=scale)
+
+
+def _pair_backward(
+    q: Tensor, k: Tensor, v: Tensor, dy: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients for one cloud, `[H, M, D]` and `[H, n, D]`, some points at a time."""
+    step = max(64, PIECE // q.shape[:2].numel())
+    pieces = [slice(i, i + step) for i in range(0, k.shape[1], step)]
+    q_w, k, v, dy = (_wide(x) for x in (q, k, v, dy))
+
+    def scores(at: slice) -> Tensor:
+        return scale * q_w @ k[:, at].mT  # [H, M, n]
+
+    lse = q_w.new_full((*q.shape[:2], 1), -torch.inf)
+    for at in pieces:
+        lse = torch.logaddexp(lse, scores(at).logsumexp(-1, keepdim=True))
+    z, dz = torch.zeros_like(q_w), torch.zeros_like(q_w)
+    for at in pieces:
+        s = scores(at)
+        z += (s - lse).exp() @ v[:, at]
+        dz += s.softmax(dim=1) @ dy[:, at]
+    e = (z * dz).sum(-1, keepdim=True)
+    dq, dk, dv = torch.zeros_like(q_w), torch.empty_like(k), torch.empty_like(v)
+    for at in pieces:
+        s = scores(at)
+        p, a = (s - lse).exp(), s.softmax(dim=1)
+        da, dp = z @ dy[:, at].mT, dz @ v[:, at].mT
+        ds = a * (da - (a * da).sum(1, keepdim=True)) + p * (dp - e)
+        dv[:, at] = p.mT @ dz
+        dk[:, at] = scale * ds.mT @ q_w
+        dq += scale * ds @ k[:, at]
+    return dq.to(q.dtype), dk.to(q.dtype), dv.to(q.dtype)
 
 
 def _encode_dense(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -53,22 +151,35 @@ def _encode_dense(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     return scaled_dot_product_attention(q, k, v, scale=scale)
 
 
-def _groups(q: Tensor, layout: Layout, *packed: Tensor) -> list[tuple[Tensor, tuple[Tensor, ...]]]:
-    """Dense groups of consecutive clouds: queries `[b, H, M, D]`, features `[b, H, n, D]`."""
-    q = q if q.ndim == 4 else q.expand(layout.num_clouds, -1, -1, -1)
-    if layout.common_size is not None or layout.num_clouds == 0:
-        shape = (layout.num_clouds, layout.common_size or 0)
-        return [(q, tuple(x.view(*shape, *x.shape[1:]).transpose(1, 2) for x in packed))]
-    split = [
-        x.transpose(0, 1).split_with_sizes(layout.sizes, dim=1) for x in packed
-    ]  # per cloud [H, n, D]
-    return [
-        (q[b : b + 1], tuple(x[b].unsqueeze(0) for x in split)) for b in range(layout.num_clouds)
-    ]
+def _by_size(
+    dense: Callable[..., Tensor], layout: Layout, latent: list[Tensor], points: list[Tensor]
+) -> list[Tensor]:
+    """Results of `dense` for each cloud, from one call for all clouds of a size.
+
+    It gets `[b, ...]` of the latent tensors and `[b, H, n, D]` of those on points.
+    """
+    clouds_of: dict[int, list[int]] = {}
+    for cloud, size in enumerate(layout.sizes):
+        clouds_of.setdefault(size, []).append(cloud)
+    split = [x.transpose(0, 1).split_with_sizes(layout.sizes, dim=1) for x in points]
+    results: dict[int, Tensor] = {}
+    for clouds in clouds_of.values():
+        few = clouds if len(clouds) < layout.num_clouds else slice(None)
+        stacked = [_stack([x[c] for c in clouds]) for x in split]
+        results.update(zip(clouds, dense(*(x[few] for x in latent), *stacked)))
+    return [results[cloud] for cloud in range(layout.num_clouds)]
 
 
-def _packed(y: Tensor) -> Tensor:
-    return y.transpose(1, 2).flatten(0, 1)  # [b, H, n, D] -> [b n, H, D]
+def _stack(clouds: list[Tensor]) -> Tensor:
+    return clouds[0].unsqueeze(0) if len(clouds) == 1 else torch.stack(clouds)
+
+
+def _latent(q: Tensor, layout: Layout) -> Tensor:
+    return q if q.ndim == 4 else q.expand(layout.num_clouds, -1, -1, -1)
+
+
+def _packed(clouds: list[Tensor]) -> Tensor:
+    return torch.cat([cloud.transpose(0, 1) for cloud in clouds])  # [H, n, D] each to [N, H, D]
 
 
 def _wide(x: Tensor) -> Tensor:

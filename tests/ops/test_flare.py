@@ -142,7 +142,7 @@ def test_one_layout_serves_many_calls():
     layout = make_layout(RAGGED, 30, k.device)
     assert isinstance(layout, Layout)
     assert layout.sizes == (0, 1, 9, 0, 19, 1, 0)
-    assert layout.common_size is None
+    assert not layout.equal
     torch.testing.assert_close(flare_attention(q, k, v, layout), flare_attention(q, k, v, RAGGED))
 
 

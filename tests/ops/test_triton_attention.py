@@ -64,7 +64,7 @@ def inputs(heads, latents, width, ptr, dtype=torch.float32, per_cloud=False, see
     q = draw(*clouds, heads, latents, width)
     k, v = draw(ptr[-1], heads, width) * size, draw(ptr[-1], heads, width)
     layout = make_layout(torch.tensor(ptr), ptr[-1], torch.device("cpu"))
-    layout = Layout(layout.ptr.to(DEVICE), layout.sizes)
+    layout = Layout.of(layout.ptr.to(DEVICE), layout.sizes)
     return *(x.to(DEVICE, dtype).requires_grad_() for x in (q, k, v)), layout
 
 
@@ -281,7 +281,7 @@ def test_compiles_once_for_all_sizes():
 
 def make_layout_of(ptr, k):
     """Sizes stay on the device: the kernels read `ptr` alone."""
-    return Layout(ptr, (k.shape[0],))
+    return Layout(ptr, k.shape[0])
 
 
 def test_export():

@@ -1,0 +1,44 @@
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from flare_geo.nn import Flare
+from flare_geo.ops import make_layout
+
+SIZES = [(30,), (41,), (20, 20), (33, 33), (7, 50), (0, 1, 40), (5, 9, 2, 60)]
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def run(model, sizes, whole):
+    """Output and gradients of one step."""
+    x = torch.randn(sum(sizes), 2, generator=torch.Generator().manual_seed(1))
+    ptr = torch.tensor([0, *sizes]).cumsum(0)
+    y = model(x, ptr) if whole else model(x, make_layout(ptr, len(x), x.device))
+    return y, *torch.autograd.grad(y.square().sum(), list(model.parameters()))
+
+
+# dynamo asks hidden inputs for their gradient
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "blocks"])
+def test_new_sizes_do_not_compile_again(whole):
+    eager = Flare(2, 1, 16, 2, 2, 8)
+    model = Flare(2, 1, 16, 2, 2, 8)
+    model.load_state_dict(eager.state_dict())
+    if whole:
+        model = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
+    else:
+        model.compile(backend="aot_eager", fullgraph=True)
+    counts = []
+    for sizes in SIZES:
+        for a, b in zip(run(model, sizes, whole), run(eager, sizes, whole)):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        counts.append(counters["stats"]["unique_graphs"])
+    assert counts[-1] == counts[SIZES.index((7, 50))], counts
+    assert counts[-1] <= 3, counts  # one cloud, clouds of one size, ragged ones
