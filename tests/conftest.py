@@ -1,6 +1,7 @@
 import importlib.util
 import os
 import socket
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,16 +33,24 @@ def _no_network(monkeypatch):
 
 
 if importlib.util.find_spec("triton") and not torch.cuda.is_available():
+    import triton.language as tl
     import triton.runtime.interpreter as interpreter
 
-    patch_tensor = interpreter._patch_lang_tensor
+    patch_tensor, patch_language = interpreter._patch_lang_tensor, interpreter._patch_lang
+    language = SimpleNamespace(__globals__={"tl": tl, "core": tl.core})
 
     def _patch_tensor(tensor, scope):
         """numpy 2.4 takes no one-element arrays for an index: triton 3.6 needs `range(loaded)`."""
         patch_tensor(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
+    def _call(function, *args, **kwargs):
+        """Without patching the language, 5 ms: the launch has done that, for all functions."""
+        return function.rewrite()(*args, **kwargs)
+
     interpreter._patch_lang_tensor = _patch_tensor
+    interpreter._patch_lang = lambda _: patch_language(language)
+    interpreter.InterpretedFunction.__call__ = _call
 
 
 def pytest_collection_modifyitems(items):

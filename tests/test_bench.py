@@ -5,12 +5,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from flare_geo.nn import Flare, FlareConv
 from flare_geo.ops import flare_attention
+from flare_geo.ops.backend import Backend
 
 BENCH = Path(__file__).parents[1] / "scripts" / "bench"
 NAMES = [path.stem for path in BENCH.glob("*.py") if path.stem != "data"]
@@ -106,6 +108,64 @@ def test_ragged(run):
     (packed,) = [row for row in result["rows"] if row.get("check") == "packed"]
     assert packed["errors"]["output vs the first"] < 1e-5
     assert packed["errors"]["gradient vs the first"] < 1e-5
+
+
+TINY = ("--clouds", "40", "3,0,30", "--pairs", "5,8", "--heads", 2)
+
+
+def test_backends(run, tmp_path, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)  # an interpreter is not to be timed
+    readme = tmp_path / "README.md"
+    blocks = [f"<!-- backends: {kind} -->\nnone yet\n<!-- end -->\n" for kind in ("cpu", "cuda")]
+    readme.write_text("before\n" + "between\n".join(blocks))
+    status, result = run("backends", *TINY, "--write", "--readme", readme)
+    assert status == 0
+    timed = [row for row in result["rows"] if "seconds" in row]
+    ways = {row["way"] for row in timed}
+    assert {"reference", "sdpa"} <= ways <= {"reference", "sdpa", "cpp"}
+    clouds = ("1 x 40", "3 of 0 to 30")
+    assert {(row["clouds"], row["pass"]) for row in timed if row["way"] == "sdpa"} == {
+        (name, kind) for name in clouds for kind in ("forward", "forward+backward")
+    }
+    checks = {row["check"]: row for row in result["rows"] if "check" in row}
+    assert checks.keys() == set(get_args(Backend)) - {"auto"}
+    assert "float16 and bfloat16" in checks["varlen"]["skipped"]
+    assert "triton" in checks["triton"]["skipped"]
+    assert all(0 < max(checks[way]["errors"].values()) < 1e-4 for way in ways)
+    assert any("1 x 40  M=5 D=8  forward: " in words for words in result["headlines"])
+    text = readme.read_text()
+    assert text.endswith("between\n" + blocks[1])
+    assert [text.count(f"| {name} | 5 | 8 | ") for name in clouds] == [1, 1]
+    assert text.count("**") == 2 * 2 * 2  # a winner a pass and case
+    assert "none yet" not in text.removesuffix(blocks[1])
+    readme.write_text("no markers")
+    with pytest.raises(ValueError, match="backends: cpu"):
+        run("backends", *TINY, "--write", "--readme", readme)
+    assert readme.read_text() == "no markers"
+
+
+def test_backends_that_are_wrong_are_not_timed(run, bench, monkeypatch):
+    def attention(q, k, v, ptr=None, *, scale, backend):
+        wrong = 1.01 if (backend, q.dtype) == ("reference", torch.float32) else 1.0
+        return flare_attention(q, k, v, ptr, scale=wrong * scale, backend=backend)
+
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(bench("backends"), "flare_attention", attention)
+    status, result = run("backends", *TINY)
+    assert status == 1
+    failed = {row["check"]: row["failed"] for row in result["rows"] if "failed" in row}
+    assert failed.keys() == {"reference"}
+    assert "against float64 is more than" in failed["reference"]
+    timed = {row["way"] for row in result["rows"] if "seconds" in row}
+    assert "sdpa" in timed
+    assert "reference" not in timed
+
+
+def test_tables_of_backends_are_written_into_the_readme_that_there_is(bench):
+    text = bench("backends").README.read_text()
+    for kind in ("cpu", "cuda"):
+        assert text.count(f"<!-- backends: {kind} -->\n") == 1
+    assert text.count("<!-- end -->") == 2
 
 
 def test_figures_come_from_the_json_alone(run, bench, tmp_path):

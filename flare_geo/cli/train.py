@@ -23,7 +23,9 @@ from flare_geo.train.optimizer import make_optimizer
 from flare_geo.train.progress import History, RunProgress
 from flare_geo.transforms import to_config
 
-WHERE_NOT_WHAT = ("run", "config", "num_workers", "accelerator", "devices", "strategy", "num_nodes")
+WHERE_NOT_WHAT = (
+    "run", "config", "compile", "num_workers", "accelerator", "devices", "strategy", "num_nodes"
+)  # fmt: skip
 QUIET = [  # Lightning's advice that does not apply to packed batches or to a CPU
     ".*does not have many workers.*",
     ".*GPU available but not used.*",
@@ -53,6 +55,7 @@ def train(
     val_every: int = 1,
     seed: int = 0,
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true",
+    compile: bool = False,
     accelerator: str = "auto",
     devices: int | str = "auto",
     strategy: str = "auto",
@@ -83,6 +86,8 @@ def train(
         val_every: epochs between validations.
         seed: of the weights, the order of the batches and all else that is random.
         precision: of the computation.
+        compile: compile the model first: on a CPU its kernels in C++, once on a machine and in some
+            ten seconds; on a GPU by torch.compile.
         accelerator: "auto", "cpu", "gpu".
         devices: how many, or "auto".
         strategy: Lightning's, "ddp" for several GPUs.
@@ -148,7 +153,7 @@ def train(
         div_factor=div_factor,
         final_div_factor=final_div_factor,
     )
-    module = SurrogateModule(surrogate, optimizer, seed=seed)
+    module = SurrogateModule(surrogate, optimizer, compile=compile, seed=seed)
     state = run / "last.ckpt"
     with warnings.catch_warnings():
         for message in QUIET:

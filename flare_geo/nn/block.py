@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from flare_geo.nn.cpp_block import cpp_block
 from flare_geo.nn.flare_conv import FlareConv, layout_of
 from flare_geo.nn.mlp import Init, ResidualMLP, reset_linears
 from flare_geo.nn.norm import Norm, make_norm
@@ -72,7 +73,9 @@ class FlareBlock(nn.Module):
             norm=norm,
         )
         self.norm2 = make_norm(norm, channels)
-        self.mlp = ResidualMLP(channels, channels, ffn_channels, ffn_layers, act=act)
+        self.mlp = ResidualMLP(
+            channels, channels, ffn_channels, ffn_layers, act=act, backend=backend
+        )
         reset_linears(self.mlp, init)
 
     def forward(
@@ -80,6 +83,8 @@ class FlareBlock(nn.Module):
     ) -> Tensor:
         """`[N, channels]` to `[N, channels]`."""
         layout = layout_of(x, self.conv.in_channels, ptr, batch)
+        if self.conv.backend == "cpp" and (y := cpp_block(self, x, layout)) is not None:
+            return y
         x = x + self.conv(self.norm1(x), layout)
         x = x + self.mlp(self.norm2(x))
         return x

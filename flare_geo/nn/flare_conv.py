@@ -91,8 +91,12 @@ class FlareConv(nn.Module):
         layers = (kv_layers, kv_layers) if isinstance(kv_layers, int) else kv_layers
         hidden = kv_channels if isinstance(kv_channels, (tuple, list)) else (kv_channels,) * 2
         self.q = nn.Parameter(Tensor(heads, num_latents, width))
-        self.k_mlp = ResidualMLP(in_channels, out_channels, hidden[0], layers[0], act=act)
-        self.v_mlp = ResidualMLP(in_channels, out_channels, hidden[1], layers[1], act=act)
+        self.k_mlp = ResidualMLP(
+            in_channels, out_channels, hidden[0], layers[0], act=act, backend=backend
+        )
+        self.v_mlp = ResidualMLP(
+            in_channels, out_channels, hidden[1], layers[1], act=act, backend=backend
+        )
         self.q_norm = make_norm(norm, width) if qk_norm else nn.Identity()
         self.k_norm = make_norm(norm, width) if qk_norm else nn.Identity()
         self.lin_out = nn.Linear(out_channels, out_channels)

@@ -29,6 +29,8 @@ class ResidualMLP(nn.Module):
         act: activation, the paper's is the tanh form of GELU.
         input_residual: whether x is added to the first layer.
         output_residual: whether h is added to the last layer.
+        backend: ``"cpp"`` for the C++ kernels on a CPU, see
+            :func:`flare_geo.ops.chain.residual_chains`.
 
     Shapes:
         - **x:** `[..., in_channels]`; **returns** `[..., out_channels]`
@@ -48,6 +50,7 @@ class ResidualMLP(nn.Module):
         act: Activation = "gelu_tanh",
         input_residual: bool = True,
         output_residual: bool = True,
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         if act not in ACTIVATIONS:
@@ -59,6 +62,7 @@ class ResidualMLP(nn.Module):
         if num_layers == -1:
             hidden_channels = in_channels
         self.act: Activation = act
+        self.backend = backend
         self.input_residual = input_residual and in_channels == hidden_channels
         self.output_residual = output_residual and hidden_channels == out_channels
         self.layers = nn.ModuleList()
@@ -72,7 +76,7 @@ class ResidualMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in_channels]` to `[..., out_channels]`."""
-        if x.is_cuda and self.is_chain and not has_hooks(self):
+        if _can_be_fused([self], x):
             return apply_together([self], x.flatten(0, -2))[0].view_as(x)
         act = ACTIVATIONS[self.act]
         for j, layer in enumerate(self.layers):
@@ -94,13 +98,12 @@ class ResidualMLP(nn.Module):
 
 
 def apply_together(mlps: Sequence[ResidualMLP], x: Tensor) -> tuple[Tensor, ...]:
-    """Several residual MLPs on the same points, at once on CUDA where they are chains of one kind.
+    """Several residual MLPs on the same points, by one kernel where they are chains of one kind.
 
     Shapes:
         - **x:** `[N, C]`; **returns** one `[N, C_out]` each
     """
-    alike = len({(len(mlp.layers), mlp.act) for mlp in mlps}) == 1
-    if not (x.is_cuda and alike and all(m.is_chain and not has_hooks(m) for m in mlps)):
+    if not _can_be_fused(mlps, x):
         return tuple(mlp(x) for mlp in mlps)
     linears = [[*mlp.layers, mlp.lin_out] for mlp in mlps]
     return residual_chains(
@@ -108,14 +111,25 @@ def apply_together(mlps: Sequence[ResidualMLP], x: Tensor) -> tuple[Tensor, ...]
         [[linear.weight for linear in chain] for chain in linears],
         [[linear.bias for linear in chain] for chain in linears],
         act=mlps[0].act,
+        backend=mlps[0].backend,
     )
 
 
-def has_hooks(mlp: ResidualMLP) -> bool:
+def _can_be_fused(mlps: Sequence[ResidualMLP], x: Tensor) -> bool:
+    if not (x.is_cuda or mlps[0].backend == "cpp"):
+        return False
+    alike = len({(len(mlp.layers), mlp.act, mlp.backend) for mlp in mlps}) == 1
+    return alike and all(mlp.is_chain and not has_hooks(mlp) for mlp in mlps)
+
+
+def has_hooks(module: nn.Module) -> bool:
     """Whether somebody wants to see or change what passes between the layers."""
-    return any(
-        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
-        for m in mlp.modules()
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or any(has_hooks(m) for m in module._modules.values() if m is not None)
     )
 
 

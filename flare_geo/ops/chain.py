@@ -37,6 +37,7 @@ def residual_chains(
     biases: Sequence[Sequence[Tensor]],
     *,
     act: Activation = "gelu_tanh",
+    backend: str = "auto",
 ) -> tuple[Tensor, ...]:
     r"""Residual chains of L linears on the same points; one is the residual MLP of `"FLARE"
     <https://arxiv.org/abs/2508.12594>`_ with both outer residuals and a single width C.
@@ -54,6 +55,8 @@ def residual_chains(
         weights: L matrices a chain.
         biases: L vectors a chain.
         act: ``"gelu_tanh"``, ``"gelu"`` or ``"silu"``.
+        backend: ``"cpp"`` for the C++ kernels where they take x (CPU, float32, C a multiple of 16,
+            not the exact GELU); else ``"auto"``.
 
     Shapes:
         - **x:** `[N, C]`; **weights:** `[C, C]` (out, in) each; **biases:** `[C]` each
@@ -66,13 +69,13 @@ def residual_chains(
         torch.Size([500, 64])
     """
     x = _autocast(x)
-    if _on_chip(x):
-        from flare_geo.ops.triton.chain import residual_chain
-
-        weight = torch.stack([torch.stack(list(chain)) for chain in weights])  # [G, L, C, C]
-        bias = torch.stack([torch.stack(list(chain)) for chain in biases])  # [G, L, C]
-        return residual_chain(x, weight, bias, act).unbind()
-    return tuple(plain_chain(x, w, b, act) for w, b in zip(weights, biases))
+    kernel = _kernel(x, act, backend)
+    if kernel is None:
+        return tuple(plain_chain(x, w, b, act) for w, b in zip(weights, biases))
+    weight = torch.stack([w for chain in weights for w in chain])
+    bias = torch.stack([b for chain in biases for b in chain])
+    weight = weight.view(len(weights), -1, *weight.shape[1:])  # [G, L, C, C]
+    return kernel(x, weight, bias.view(weight.shape[:3]), act).unbind()
 
 
 def plain_chain(
@@ -84,13 +87,20 @@ def plain_chain(
     return x + F.linear(x, weights[-1], biases[-1])
 
 
-def _on_chip(x: Tensor) -> bool:
-    """Not in float32: its products leave the tensor cores, and registers spill."""
-    if not (HAS_TRITON and x.is_cuda and x.dtype in DTYPES and x.dtype != torch.float32):
-        return False
-    from flare_geo.ops.triton.chain import supports
+def _kernel(x: Tensor, act: Activation, backend: str) -> Callable[..., Tensor] | None:
+    """The fused kernel for such features, if there is one.
 
-    return supports(x.shape[1], x.dtype)
+    On CUDA not in float32: its products leave the tensor cores, and registers spill.
+    """
+    if backend == "cpp":
+        from flare_geo.ops import cpp
+
+        return cpp.residual_chain if cpp.supports_chain(x, act) else None
+    if not (HAS_TRITON and x.is_cuda and x.dtype in DTYPES and x.dtype != torch.float32):
+        return None
+    from flare_geo.ops.triton.chain import residual_chain, supports
+
+    return residual_chain if supports(x.shape[1], x.dtype) else None
 
 
 def _autocast(x: Tensor) -> Tensor:

@@ -32,7 +32,9 @@ def flare_attention(
         v: values of the points.
         ptr: offsets of the clouds, None for one cloud; a :class:`Layout` skips the checks.
         scale: factor s of the scores. The paper's is 1, not :math:`D^{-1/2}`.
-        backend: ``"auto"``, ``"reference"`` (the definition), ``"sdpa"`` or ``"triton"``.
+        backend: ``"auto"``, ``"reference"`` (the definition), ``"sdpa"``, ``"triton"`` or
+            ``"varlen"`` (``torch.nn.attention.varlen``: CUDA, half precision, D a multiple of 8;
+            ``"auto"`` does not take it).
 
     Shapes:
         - **q:** `[H, M, D]`, or `[B, H, M, D]` for queries of each cloud's own

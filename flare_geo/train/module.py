@@ -21,6 +21,7 @@ class SurrogateModule(LightningModule):
         surrogate: what is trained; its scalers must be fitted already.
         optimizer: :func:`flare_geo.train.optimizer.make_optimizer` with its options filled in;
             called with the surrogate, `total_steps` and `fused`.
+        compile: whether the model is compiled when the fit begins, on the device it is then on.
         seed: everything random in an epoch starts from `seed` and the number of the epoch, so a
             resumed run repeats what an uninterrupted one does.
     """
@@ -30,10 +31,18 @@ class SurrogateModule(LightningModule):
         surrogate: Surrogate,
         optimizer: Callable[..., tuple[Optimizer, LRScheduler]],
         *,
+        compile: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.surrogate, self.make_optimizer, self.seed = surrogate, optimizer, seed
+        self.compiles = compile
+
+    def on_fit_start(self) -> None:
+        """Compile, where that was asked for."""
+        if self.compiles:
+            with self.trainer.precision_plugin.forward_context():  # it matters what is cast
+                self.surrogate.model.compile()
 
     def on_train_epoch_start(self) -> None:
         """Start the random numbers of this epoch."""

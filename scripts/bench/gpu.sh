@@ -64,12 +64,14 @@ if [ "$size" = tiny ]; then
     bench model 60 model --configs tiny --seconds 0.01
     bench mixer 60 mixer "${small[@]}"
     bench ragged 60 ragged --sizes tiny --seconds 0.01
+    bench backends 60 backends --clouds 200 50,0,90 --pairs 8,8 --heads 2 --seconds 0.01
 else
-    bench bare 85 mixer --bare --backends auto sdpa triton --seconds 0.15
+    bench bare 85 mixer --bare --backends auto sdpa triton varlen --seconds 0.15
     bench model 90 model --seconds 1.5
     bench mixer 75 mixer --seconds 0.2
     bench ragged 45 ragged --seconds 0.5
     bench model_compiled 90 model --configs elasticity 1m --compile --seconds 1
+    bench backends 75 backends --seconds 0.1
 fi
 
 {

@@ -25,7 +25,6 @@ from works import Work, check_works, headline, time_works
 
 from flare_geo.metrics import relative_l2
 from flare_geo.nn import Flare
-from flare_geo.ops import make_layout
 
 BASELINE = "plain"
 SCORES = {"cpu": 2**23, "cuda": 2**26}  # H M N of a check at most: a block keeps a few of them
@@ -102,8 +101,8 @@ def make_works(
 
     def flare_compiled() -> Work:
         model = make_flare(config, device)
-        fast = torch.compile(model)
-        return work(model, lambda: fast(x, make_layout(ptr, total, device)))
+        model.compile()
+        return work(model, lambda: model(x, ptr))
 
     def physicsnemo(name: str) -> Work:
         module = __import__(f"physicsnemo.models.{name.lower()}", fromlist=[name])

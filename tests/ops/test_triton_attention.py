@@ -7,10 +7,6 @@ from torch.utils.checkpoint import checkpoint
 
 pytest.importorskip("triton")
 
-import triton.language as tl  # noqa: F401  (the interpreter looks for it here)
-from triton.language import core  # noqa: F401
-from triton.runtime import interpreter
-
 import flare_geo.ops.triton as fused
 from flare_geo.ops import (
     Layout,
@@ -29,18 +25,6 @@ RAGGED = [0, 0, 1, 40, 40, 62]  # the longest cloud takes two tiles of two block
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
-def _patch_interpreter(monkeypatch):
-    """Every call of a function inside a kernel patches the language again, in 5 ms.
-
-    Do it once a launch, for the modules that are global here.
-    """
-    patch_language = interpreter._patch_lang
-    monkeypatch.setattr(interpreter, "_patch_lang", lambda _: patch_language(_patch_interpreter))
-    monkeypatch.setattr(
-        interpreter.InterpretedFunction, "__call__", lambda self, *a, **k: self.rewrite()(*a, **k)
-    )
-
-
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
     """Several tiles a cloud, several blocks a tile; outputs are NaN until they are written."""
@@ -53,8 +37,6 @@ def small_tiles(monkeypatch):
         return x.fill_(math.nan) if x.is_floating_point() else x
 
     monkeypatch.setattr(torch, "empty", poisoned)
-    if DEVICE == "cpu":
-        _patch_interpreter(monkeypatch)
 
 
 def inputs(heads, latents, width, ptr, dtype=torch.float32, per_cloud=False, seed=0, size=1.0):
@@ -136,8 +118,6 @@ def test_more_latents_and_wider_heads(latents, width, dtype):
 def test_blocks_as_launched(monkeypatch):
     """The sizes a GPU would take: one block of latents, points inside."""
     monkeypatch.undo()
-    if DEVICE == "cpu":
-        _patch_interpreter(monkeypatch)
     for dtype in TOLERANCE:
         q, k, v, layout = inputs(1, 40, 8, [0, 3, 150], dtype)
         compare(partial(attend, layout, 0.5), (q, k, v), TOLERANCE[dtype])

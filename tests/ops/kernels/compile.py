@@ -1,6 +1,6 @@
 """Compiles Triton kernels for a GPU that is not there: registers, spills and shared memory of each.
 
-    python tests/ops/kernels/compile.py [attention chain ...] [--cc 80 90]
+    python tests/ops/kernels/compile.py [attention chain ...] [--cc 80 90] [--only REGEX ...]
 
 Each file beside this one names the variants of its kernels in `VARIANTS`. Needs triton, no GPU.
 """
@@ -82,9 +82,12 @@ def main() -> None:
     others = sorted(p.stem for p in HERE.glob("*.py") if p.stem != "compile")
     parser.add_argument("names", nargs="*", default=others)
     parser.add_argument("--cc", type=int, nargs="*", default=[80, 90])
+    parser.add_argument("--only", nargs="*", default=[""], help="variants whose name begins so")
     arguments = parser.parse_args()
     for name in arguments.names:
         for variant in variants_of(name):
+            if not any(re.match(words, variant.name) for words in arguments.only):
+                continue
             for cc in arguments.cc:
                 print(json.dumps(compile_variant(variant, cc)), flush=True)
 

@@ -1,0 +1,76 @@
+"""When a block can run as the one C++ operator, and its weights for it."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from flare_geo.nn.mlp import ResidualMLP, has_hooks
+from flare_geo.ops import Layout
+
+if TYPE_CHECKING:
+    from flare_geo.nn.block import FlareBlock
+    from flare_geo.ops.cpp import Weights
+
+
+def cpp_block(block: "FlareBlock", x: Tensor, layout: Layout) -> Tensor | None:
+    """The output `[N, C]` of a block; None where the operator does not do what the block does.
+
+    It does not for other norms than LayerNorm, q/k norms, MLPs that are no chains of one width, or
+    where somebody listens to what passes between the layers.
+    """
+    conv, mlp = block.conv, block.mlp
+    k_mlp, v_mlp = conv.k_mlp, conv.v_mlp
+    norm1, norm2 = block.norm1, block.norm2
+    if not (
+        isinstance(norm1, nn.LayerNorm)
+        and isinstance(norm2, nn.LayerNorm)
+        and isinstance(conv.q_norm, nn.Identity)
+        and all(chain.is_chain for chain in (k_mlp, v_mlp, mlp))
+        and len(k_mlp.layers) == len(v_mlp.layers)
+        and k_mlp.act == v_mlp.act == mlp.act
+        and not has_hooks(block)
+    ):
+        return None
+    from flare_geo.ops import cpp
+
+    if not cpp.supports_chain(x, mlp.act) or conv.q.shape[-1] not in cpp.WIDTHS:
+        return None
+    return cpp.flare_block(
+        x,
+        layout,
+        weights_of(block),
+        scale=conv.scale,
+        act=mlp.act,
+        eps=(norm1.eps, norm2.eps),
+    )
+
+
+def weights_of(block: "FlareBlock") -> "Weights":
+    """The parameters of a block as the operator takes them."""
+    from flare_geo.ops.cpp import Weights
+
+    conv = block.conv
+    return Weights(
+        conv.q,
+        _norm(block.norm1),
+        *_chains(conv.k_mlp, conv.v_mlp),
+        conv.lin_out.weight,
+        conv.lin_out.bias,
+        _norm(block.norm2),
+        *_chains(block.mlp),
+    )
+
+
+def _norm(norm: nn.Module) -> Tensor:
+    assert isinstance(norm, nn.LayerNorm)
+    return torch.stack([norm.weight, norm.bias])
+
+
+def _chains(*mlps: ResidualMLP) -> tuple[Tensor, Tensor]:
+    """Weights `[G, L, C, C]` and biases `[G, L, C]`."""
+    linears = [linear for mlp in mlps for linear in (*mlp.layers, mlp.lin_out)]
+    weight = torch.stack([linear.weight for linear in linears])
+    bias = torch.stack([linear.bias for linear in linears])
+    weight = weight.view(len(mlps), -1, *weight.shape[1:])
+    return weight, bias.view(weight.shape[:3])

@@ -1,0 +1,291 @@
+"""The C++ kernels against the definitions in float64."""
+
+import shutil
+
+import pytest
+import torch
+
+from flare_geo.nn import Flare, FlareBlock
+from flare_geo.nn.cpp_block import weights_of
+from flare_geo.ops import flare_attention, flare_encode, make_layout
+from flare_geo.ops.chain import plain_chain, residual_chains
+from flare_geo.ops.cpp import build
+from flare_geo.ops.cpp.attention import attention_op
+from flare_geo.ops.cpp.block import block_op
+from flare_geo.ops.cpp.build import library
+from flare_geo.ops.cpp.chain import chain_op, residual_chain
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("g++") is None and shutil.which("clang++") is None,
+    reason="no C++ compiler on this machine",
+)
+RAGGED = [0, 0, 1, 70, 70, 700, 703, 703]
+
+
+@pytest.fixture(autouse=True)
+def _poisoned():
+    """What is not written is NaN."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def error(a, b):
+    a, b = a.detach(), b.detach()
+    return float((a.double() - b.double()).norm() / b.double().norm().clamp(min=1e-30))
+
+
+def chain_inputs(points, width, chains=2, layers=5, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(points, width, generator=g)
+    weight = torch.randn(chains, layers, width, width, generator=g) / width**0.5
+    bias = torch.randn(chains, layers, width, generator=g)
+    return [t.requires_grad_() for t in (x, weight, bias)]
+
+
+def attention_inputs(heads, latents, width, ptr=RAGGED, own=False, size=2.0, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    q = torch.randn(*([len(ptr) - 1] if own else []), heads, latents, width, generator=g)
+    k, v = (torch.randn(ptr[-1], heads, width, generator=g) for _ in range(2))
+    return [t.requires_grad_() for t in (q, size * k.detach(), v)], torch.tensor(ptr)
+
+
+@pytest.mark.parametrize("act", ["gelu_tanh", "silu"])
+@pytest.mark.parametrize(
+    ("points", "width", "chains", "layers"),
+    [(1, 16, 1, 1), (63, 48, 2, 2), (64, 64, 1, 5), (200, 64, 2, 5), (130, 96, 3, 3)],
+)
+def test_chains(points, width, chains, layers, act):
+    inputs = chain_inputs(points, width, chains, layers)
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    y = residual_chain(*inputs, act)
+    expected = torch.stack(
+        [plain_chain(exact[0], exact[1][g], exact[2][g], act) for g in range(chains)]
+    )
+    dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(5))
+    grads = torch.autograd.grad(y, inputs, dy)
+    for a, b in zip(
+        (y, *grads), (expected, *torch.autograd.grad(expected, exact, dy.double())), strict=True
+    ):
+        assert error(a, b) < 1e-6
+
+
+def test_activation_far_from_zero():
+    x = torch.tensor([-1e4, -90.0, -30.0, -5.0, -1e-3, 0.0, 1e-3, 5.0, 30.0, 90.0, 1e4])
+    x = x.unsqueeze(1).repeat(1, 16).requires_grad_()
+    weight, bias = torch.stack([torch.eye(16), torch.zeros(16, 16)]), torch.zeros(2, 16)
+    y = residual_chain(x, weight[None], bias[None], "gelu_tanh")[0]
+    exact = x.detach().double().requires_grad_()
+    expected = exact + torch.nn.functional.gelu(exact, approximate="tanh")
+    torch.testing.assert_close(y.double(), expected, rtol=1e-6, atol=1e-7)
+    (dx,), (expected_dx,) = (
+        torch.autograd.grad(t.sum(), z) for t, z in ((y, x), (expected, exact))
+    )
+    torch.testing.assert_close(dx.double(), expected_dx, rtol=1e-6, atol=2e-6)
+
+
+def test_no_point():
+    inputs = chain_inputs(0, 32)
+    y = residual_chain(*inputs, "silu")
+    assert y.shape == (2, 0, 32)
+    for grad in torch.autograd.grad(y.sum(), inputs):
+        assert not grad.any()
+    (q, k, v), ptr = attention_inputs(2, 3, 8, [0, 0, 0])
+    y = flare_attention(q, k, v, ptr, backend="cpp")
+    assert y.shape == (0, 2, 8)
+    assert not torch.autograd.grad(y.sum(), q)[0].any()
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(
+    ("heads", "latents", "width"), [(2, 5, 4), (8, 64, 8), (3, 33, 16), (2, 7, 32), (1, 1, 8)]
+)
+def test_attention(heads, latents, width, own):
+    inputs, ptr = attention_inputs(heads, latents, width, own=own)
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    y = flare_attention(*inputs, ptr, scale=0.7, backend="cpp")
+    expected = flare_attention(*exact, ptr, scale=0.7, backend="reference")
+    dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(5))
+    grads = torch.autograd.grad(y, inputs, dy)
+    for a, b in zip(
+        (y, *grads), (expected, *torch.autograd.grad(expected, exact, dy.double())), strict=True
+    ):
+        assert error(a, b) < 3e-6
+
+
+def test_normalisers():
+    (q, k, v), ptr = attention_inputs(2, 5, 8)
+    _, z, lse, _ = attention_op(q, k, v, ptr, 1.0)
+    expected_z, expected = flare_encode(q.double(), k.double(), v.double(), ptr)
+    torch.testing.assert_close(lse.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(z.double(), expected_z, rtol=1e-5, atol=1e-5)
+
+
+def test_scores_of_any_size():
+    """Scores in the thousands: a softmax that picks one, and neither overflow nor 0 / 0."""
+    inputs, ptr = attention_inputs(2, 9, 8, size=300.0)
+    y = flare_attention(*inputs, ptr, backend="cpp")
+    expected = flare_attention(*(t.double() for t in inputs), ptr, backend="reference")
+    assert error(y, expected) < 1e-3  # of scores to 3000, float32 keeps three digits
+    assert all(g.isfinite().all() for g in torch.autograd.grad(y.sum(), inputs))
+
+
+def test_not_a_number_is_passed_on():
+    (q, k, v), ptr = attention_inputs(2, 9, 8)
+    k = k.detach().clone()
+    k[100, 0] = torch.nan
+    y = flare_attention(q, k, v, ptr, backend="cpp")
+    assert y[70:700, 0].isnan().all()
+    assert y[:70].isfinite().all()
+    assert y[70:700, 1].isfinite().all()
+
+
+def test_clouds_do_not_depend_on_their_batch():
+    (q, k, v), ptr = attention_inputs(2, 9, 8, [0, 300, 330, 900])
+    together = flare_attention(q, k, v, ptr, backend="cpp")
+    for start, end in ((0, 300), (300, 330), (330, 900)):
+        alone = flare_attention(q, k[start:end], v[start:end], backend="cpp")
+        torch.testing.assert_close(alone, together[start:end], rtol=0, atol=0)
+
+
+def test_threads_change_no_output():
+    inputs, ptr = attention_inputs(4, 16, 8, [0, 2000, 2600])
+    x, weight, bias = chain_inputs(300, 32)
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        y = flare_attention(*inputs, ptr, backend="cpp")
+        results.append([y, *torch.autograd.grad(y.square().sum(), inputs)])
+        results[-1].append(residual_chain(x, weight, bias, "silu"))
+    torch.set_num_threads(before)
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_operators():
+    x, weight, bias = chain_inputs(40, 16, layers=2)
+    torch.library.opcheck(chain_op, (x, weight, bias, "silu"))
+    (q, k, v), ptr = attention_inputs(2, 5, 8, [0, 10, 31])
+    torch.library.opcheck(attention_op, (q, k, v, ptr, 0.5))
+
+
+def test_what_the_kernels_do_not_take_goes_the_plain_way():
+    def chain(x, act):
+        weights, biases = [[torch.eye(x.shape[1], dtype=x.dtype)] * 2], [[x[0]] * 2]
+        fused, plain = (
+            residual_chains(x, weights, biases, act=act, backend=b)[0] for b in ("cpp", "auto")
+        )
+        assert torch.equal(fused, plain)
+
+    chain(torch.randn(5, 16), "gelu")
+    chain(torch.randn(5, 20), "silu")
+    chain(torch.randn(5, 16).double(), "silu")
+
+
+def test_one_line_says_what_is_wrong():
+    (q, k, v), ptr = attention_inputs(2, 5, 8)
+    with pytest.raises(TypeError, match=r"computes float32, got torch\.float64; use 'auto'"):
+        flare_attention(q.double(), k.double(), v.double(), ptr, backend="cpp")
+    (q, k, v), ptr = attention_inputs(2, 5, 12)
+    with pytest.raises(ValueError, match="takes D = 4, 8, 16, 32, got 12"):
+        flare_attention(q, k, v, ptr, backend="cpp")
+
+
+def test_compiled_once_and_kept(tmp_path, monkeypatch):
+    calls = []
+    compiled = build._build
+    monkeypatch.setattr(build, "_build", lambda *a: (calls.append(a), compiled(*a)))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(build, "FLAGS", [f for f in build.FLAGS if f != "-O3"])
+    library.__wrapped__()
+    library.__wrapped__()
+    assert len(calls) == 1
+    assert [p.suffix for p in (tmp_path / "flare_geo").iterdir()] == [".so"]
+
+
+@pytest.mark.parametrize(
+    ("compiler", "says"),
+    [("/no/such/c++", "cannot be run"), ("false", "cannot be compiled: no message")],
+)
+def test_no_compiler(compiler, says, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(RuntimeError, match=says):
+        library.__wrapped__()
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def sizes_of(model):
+    return {name: p.shape for name, p in model.state_dict().items()}
+
+
+def poisoned_block(seed=0):
+    torch.manual_seed(seed)
+    block = FlareBlock(32, heads=4, num_latents=16, init="default", scale=0.5)
+    for norm in (block.norm1, block.norm2):
+        torch.nn.init.normal_(norm.weight)
+        torch.nn.init.normal_(norm.bias)
+    return block
+
+
+@pytest.mark.parametrize("points", [1, 47, 150])
+def test_block(points):
+    plain, exact, fast = poisoned_block(), poisoned_block().double(), poisoned_block()
+    for module in fast.modules():
+        if hasattr(module, "backend"):
+            module.backend = "cpp"
+    ptr = torch.tensor([0, points // 3, points // 3, points])
+    x = 3 * torch.randn(points, 32) + 1
+    dy, results = torch.randn(points, 32), []
+    for block in (exact, plain, fast):
+        h = x.to(block.norm1.weight.dtype).requires_grad_()
+        y = block(h, ptr)
+        grads = torch.autograd.grad(y, [h, *block.parameters()], dy.to(y.dtype))
+        results.append([y, *grads])
+    assert "cpp_block" in str(results[2][0].grad_fn)
+    for expected, a, b in zip(*results, strict=True):
+        assert error(b, expected) < max(3 * error(a, expected), 2e-6)
+    with torch.no_grad():
+        assert torch.equal(fast(x, ptr), results[2][0])
+
+
+def test_block_operator():
+    block = poisoned_block()
+    x, ptr = torch.randn(40, 32, requires_grad=True), torch.tensor([0, 10, 40])
+    weights = [t.detach().requires_grad_() for t in weights_of(block)]
+    torch.library.opcheck(block_op, (x, ptr, weights, 0.5, "gelu_tanh", [1e-5, 1e-5]))
+
+
+@pytest.mark.parametrize(
+    "options", [{"norm": "rms"}, {"qk_norm": True}, {"ffn_channels": 48}, {"kv_layers": -1}]
+)
+def test_blocks_that_are_no_operator(options):
+    """Their parts still take what kernels there are."""
+    torch.manual_seed(0)
+    plain = FlareBlock(32, heads=4, num_latents=16, **options)
+    fast = FlareBlock(32, heads=4, num_latents=16, backend="cpp", **options)
+    fast.load_state_dict(plain.state_dict())
+    x, ptr = torch.randn(60, 32), torch.tensor([0, 20, 60])
+    y = fast(x, ptr)
+    assert "cpp_block" not in str(y.grad_fn)
+    torch.testing.assert_close(y, plain(x, ptr), rtol=1e-5, atol=1e-5)
+
+
+def test_model():
+    plain, fast = Flare(2, 1, 32, 3, 4, 16), Flare(2, 1, 32, 3, 4, 16)
+    fast.load_state_dict(plain.state_dict())
+    fast.compile()
+    assert sizes_of(fast) == sizes_of(plain)
+    x, ptr = torch.rand(150, 2), torch.tensor([0, 40, 40, 150])
+    calls = []
+    handle = fast.blocks[1].mlp.layers[0].register_forward_hook(lambda *_: calls.append(1))
+    results = []
+    for model in (plain, fast):
+        y = model(x, make_layout(ptr, 150, x.device))
+        results.append([y, *torch.autograd.grad(y.square().sum(), list(model.parameters()))])
+    handle.remove()
+    assert calls == [1], "a hook between the layers is still called"
+    assert not torch.equal(results[0][0], results[1][0]), "the kernels were not used"
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,56 @@
+"""Kernels go through the compiler, which refuses what the interpreter takes; no GPU is needed."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent / "kernels" / "compile.py"
+CASES = {
+    "attention": ["float16 D=16 M=128", "float32 tf32 D=8 M=128"],
+    "chain": ["G=2 C=64 fp16"],
+    "seeds": ["fp16 tf32 D=16"],
+}
+SPILLED = {"attention": 0, "chain": 384, "seeds": 0}  # bytes a thread
+SHARED = {"attention": 99, "chain": 163, "seeds": 99}  # KiB a block: sm_89 has 99, sm_80 163
+KERNELS = {
+    "attention": {"encode_fwd", "decode_fwd", "latents_bwd", "points_bwd"},
+    "chain": {"chain_fwd", "chain_bwd"},
+    "seeds": {
+        "causal_linear_state_fwd",
+        "causal_linear_fwd",
+        "triple_state_fwd",
+        "triple_contract",
+    },
+}
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_kernels_fit_the_gpu(name):
+    spec = find_spec("triton")
+    if spec is None:
+        pytest.skip("triton is not installed")
+    tools = Path(spec.submodule_search_locations[0]) / "backends" / "nvidia" / "bin"
+    for tool in ("ptxas", "cuobjdump"):
+        if not (tools / tool).is_file():
+            pytest.skip(f"triton came without {tool}")
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, SCRIPT, name, "--cc", "80", "90", "--only", *CASES[name]],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    for cc in (80, 90):
+        kernels = {row["kernel"].removesuffix("_kernel") for row in rows if row["cc"] == cc}
+        assert kernels == KERNELS[name]
+    for row in rows:
+        assert row["spilled"] <= SPILLED[name], row
+        assert row["shared"] <= SHARED[name] * 1024, row
