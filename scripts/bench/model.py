@@ -11,7 +11,6 @@ All ways run in turns in one process; what compiling costs once stands beside th
 
 import argparse
 import inspect
-import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ import torch
 from plain import PlainFlare
 from timing import Record
 from torch import Tensor, nn
-from works import Work, check_works, headline, time_works
+from works import Work, check_works, first_compiled, headline, time_works
 
 from flare_geo.metrics import relative_l2
 from flare_geo.nn import Flare
@@ -148,11 +147,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     timing.add_options(parser, "model.json", limit=1800)
     parser.add_argument("--configs", nargs="+", choices=list(CONFIGS), help="of the paper's runs")
-    parser.add_argument("--compile", action="store_true", help="time torch.compile as well")
+    parser.add_argument("--compile", action="store_true", help="time Flare.compile() as well")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="of all, by autocast")
     options = parser.parse_args(argv)
-    # What compiling costs is what it costs the first time: not what a former run left on the disk.
-    os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
+    timing.forget_what_was_compiled()
     device = timing.choose_device(options)
     record, clock = Record(options.out, device, options), timing.Clock(options.limit)
     for name in options.configs or DEFAULTS[device.type]:
@@ -175,7 +173,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         record.add(*checked)
         wrong = {row["check"] for row in checked if "failed" in row}
-        compiled = [row.get("first_seconds", 0.0) for row in checked if "compiled" in row["check"]]
         if part != config:
             works = make_works(config, device, dtype, options.compile)
             torch.compiler.reset()
@@ -184,7 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sizes = {"N": config.points, "batch": config.batch, "C": config.channels}
         sizes |= {"H": config.heads, "M": config.latents, "layers": config.layers}
         words |= sizes
-        rows = time_works(right, device, options.seconds, BASELINE, words, max(compiled, default=0))
+        once = first_compiled(checked)
+        rows = time_works(right, device, options.seconds, BASELINE, words, once)
         record.add(*rows)
         for row in rows:
             record.headline(headline(row))

@@ -5,10 +5,14 @@ meet the same ones. On a GPU each call is timed by events on a cleared L2 cache.
 """
 
 import argparse
+import atexit
 import gc
 import json
 import math
+import os
+import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -100,6 +104,13 @@ def failed(error: BaseException) -> Row:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "not enough memory" in words:
         return {"failed": OUT_OF_MEMORY}
     return {"failed": f"{type(error).__name__}: {words}"[:300]}
+
+
+def forget_what_was_compiled() -> None:
+    """Compiling shall cost what it costs the first time, whatever former runs left on the disk."""
+    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+    os.environ["XDG_CACHE_HOME"] = folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def free(device: torch.device) -> None:

@@ -1,7 +1,7 @@
 """Ways to run a model: each checked against the definition first, then timed in turns."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import timing
@@ -74,6 +74,13 @@ def check_works(
     return rows
 
 
+def first_compiled(checked: Sequence[Row]) -> float:
+    """How long the first call of a compiled way took in a check; 0 if there was none."""
+    return max(
+        (row.get("first_seconds", 0.0) for row in checked if "compiled" in row["check"]), default=0
+    )
+
+
 def _errors(found: list[Tensor], true: list[Tensor]) -> Row:
     return {
         "output": timing.relative_error(found[:1], true[:1]),
@@ -91,7 +98,7 @@ def time_works(
 ) -> list[Row]:
     """Inference and training step of every way in turns; ratios are to the first way.
 
-    `compiled_before` is what a first call with gradients took, where it was made already.
+    `compiled_before` is what the first call with gradients took, which was made for the check.
     """
     built: dict[str, Work] = {}
     rows: list[Row] = []
@@ -115,8 +122,8 @@ def time_works(
                 if row["peak_bytes"] and usual.get("peak_bytes"):
                     row["memory_ratio"] = row["peak_bytes"] / usual["peak_bytes"]
                 if "compiled" in name:
-                    before = compiled_before if kind == "training step" else 0.0
-                    row["compile_seconds"] = max(row["first_seconds"], before) - row["seconds"]
+                    first = max(row["first_seconds"], compiled_before)
+                    row["compile_seconds"] = first - row["seconds"]
             rows.append({"way": name, **words, "pass": kind, **row})
         timing.free(device)
     return rows
