@@ -92,7 +92,6 @@ def make_works(
     """Padded, packed and, where asked for, packed and compiled."""
     clouds = Clouds(config, sizes, device)
     weights = make_flare(config, device).state_dict()
-    total = sum(sizes)
 
     def in_precision(predict: Callable[[], Tensor]) -> Callable[[], Tensor]:
         def run() -> Tensor:

@@ -123,7 +123,7 @@ def time_works(
                     row["memory_ratio"] = row["peak_bytes"] / usual["peak_bytes"]
                 if "compiled" in name:
                     first = max(row["first_seconds"], compiled_before)
-                    row["compile_seconds"] = first - row["seconds"]
+                    row["compile_seconds"] = max(first - row["seconds"], 0.0)
             rows.append({"way": name, **words, "pass": kind, **row})
         timing.free(device)
     return rows
