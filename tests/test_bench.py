@@ -286,3 +286,11 @@ def test_gpu_script_says_how_to_use_it():
     done = subprocess.run(["bash", script], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: bash scripts/bench/gpu.sh OUT_FOLDER")
+
+
+def test_shares(run):
+    status, result = run("shares", "--configs", "tiny", "--steps", 1)
+    assert status == 0
+    (row,) = result["rows"]
+    assert row["matrix products"] > 0
+    assert sum(v for v in row.values() if isinstance(v, float)) == pytest.approx(1)

@@ -1,6 +1,6 @@
 """When a block can run as the one C++ operator, and its weights for it."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,8 @@ def cpp_block(block: "FlareBlock", x: Tensor, layout: Layout) -> Tensor | None:
     k_mlp, v_mlp = conv.k_mlp, conv.v_mlp
     norm1, norm2 = block.norm1, block.norm2
     if not (
-        isinstance(norm1, nn.LayerNorm)
-        and isinstance(norm2, nn.LayerNorm)
+        _is_layer_norm(norm1)
+        and _is_layer_norm(norm2)
         and isinstance(conv.q_norm, nn.Identity)
         and all(chain.is_chain for chain in (k_mlp, v_mlp, mlp))
         and len(k_mlp.layers) == len(v_mlp.layers)
@@ -62,8 +62,12 @@ def weights_of(block: "FlareBlock") -> "Weights":
     )
 
 
+def _is_layer_norm(norm: nn.Module) -> TypeGuard[nn.LayerNorm]:
+    return type(norm) is nn.LayerNorm and norm.elementwise_affine and norm.bias is not None
+
+
 def _norm(norm: nn.Module) -> Tensor:
-    assert isinstance(norm, nn.LayerNorm)
+    assert _is_layer_norm(norm)
     return torch.stack([norm.weight, norm.bias])
 
 

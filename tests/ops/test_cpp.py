@@ -7,10 +7,10 @@ import torch
 
 from flare_geo.nn import Flare, FlareBlock
 from flare_geo.nn.cpp_block import weights_of
-from flare_geo.ops import flare_attention, flare_encode, make_layout
+from flare_geo.ops import flare_attention, flare_decode, flare_encode, make_layout
 from flare_geo.ops.chain import plain_chain, residual_chains
 from flare_geo.ops.cpp import build
-from flare_geo.ops.cpp.attention import attention_op
+from flare_geo.ops.cpp.attention import attention_op, decode_op, encode_op
 from flare_geo.ops.cpp.block import block_op
 from flare_geo.ops.cpp.build import library
 from flare_geo.ops.cpp.chain import chain_op, residual_chain
@@ -114,12 +114,27 @@ def test_attention(heads, latents, width, own):
         assert error(a, b) < 3e-6
 
 
-def test_normalisers():
-    (q, k, v), ptr = attention_inputs(2, 5, 8)
-    _, z, lse, _ = attention_op(q, k, v, ptr, 1.0)
-    expected_z, expected = flare_encode(q.double(), k.double(), v.double(), ptr)
-    torch.testing.assert_close(lse.double(), expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(z.double(), expected_z, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(("heads", "latents", "width"), [(2, 5, 4), (3, 33, 8), (2, 9, 32)])
+def test_halves(heads, latents, width, own):
+    """Encode and decode with gradients of all they give, lse too."""
+    (q, k, v), ptr = attention_inputs(heads, latents, width, own=own)
+    g = torch.Generator().manual_seed(3)
+    other = torch.randn(len(ptr) - 1, heads, latents, width, generator=g, requires_grad=True)
+    inputs = [q, k, v, other]
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    found = []
+    for (q, k, v, given), backend in ((inputs, "cpp"), (exact, "reference")):
+        z, lse = flare_encode(q, k, v, ptr, scale=0.7, backend=backend)
+        y = flare_decode(q, k, given, ptr, scale=0.7, backend=backend)
+        there = ptr.diff() > 0
+        value = (z * given.detach()).sum() + lse[there].sin().sum() + y.square().sum()
+        grads = torch.autograd.grad(value, [q, k, v, given])
+        assert z[~there].eq(0).all()
+        assert lse[~there].isneginf().all()
+        found.append([z, lse[there], y, *grads])
+    for a, b in zip(*found, strict=True):
+        assert error(a, b) < 3e-6
 
 
 def test_scores_of_any_size():
@@ -167,7 +182,10 @@ def test_operators():
     x, weight, bias = chain_inputs(40, 16, layers=2)
     torch.library.opcheck(chain_op, (x, weight, bias, "silu"))
     (q, k, v), ptr = attention_inputs(2, 5, 8, [0, 10, 31])
-    torch.library.opcheck(attention_op, (q, k, v, ptr, 0.5))
+    for op in (attention_op, encode_op):
+        torch.library.opcheck(op, (q, k, v, ptr, 0.5))
+    z = torch.randn(2, 2, 5, 8, requires_grad=True)
+    torch.library.opcheck(decode_op, (q, k, z, ptr, 0.5))
 
 
 def test_what_the_kernels_do_not_take_goes_the_plain_way():

@@ -224,10 +224,10 @@ std::vector<int64_t> first_chunks(const std::vector<Chunk>& chunks, int64_t B) {
 }
 
 template <int D>
-void forward(const float* q, const float* k, const float* v, const int64_t* ptr, float* y, float* z,
-             float* lse, float* r, const Sizes& at, float scale, int threads) {
+void encode(const float* q, const float* k, const float* v, const int64_t* ptr, float* z,
+            float* lse, const Sizes& at, float scale, int threads) {
   const int64_t latents = (int64_t)at.H * at.M;
-  const auto queries = scaled(q, latents * D * (at.own_queries ? at.B : 1), scale);
+  const Floats queries = scaled(q, latents * D * (at.own_queries ? at.B : 1), scale);
   const auto chunks = cut(ptr, at.N, at.B);
   const auto first = first_chunks(chunks, at.B);
   const int64_t count = (int64_t)chunks.size();
@@ -256,16 +256,28 @@ void forward(const float* q, const float* k, const float* v, const int64_t* ptr,
       for (int d = 0; d < D && first[b] < first[b + 1]; ++d) z_row[d] /= sum;
       lse[row] = most + std::log(sum);
     }
+  }
+}
+
+template <int D>
+void decode(const float* q, const float* k, const float* z, const int64_t* ptr, float* y, float* r,
+            const Sizes& at, float scale, int threads) {
+  const int64_t latents = (int64_t)at.H * at.M;
+  const Floats queries = scaled(q, latents * D * (at.own_queries ? at.B : 1), scale);
+  const auto chunks = cut(ptr, at.N, at.B);
+#pragma omp parallel num_threads(threads)
+  {
+    Floats weights((int64_t)at.M * P);
 #pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < count; ++i) {
+    for (int64_t i = 0; i < (int64_t)chunks.size(); ++i) {
       const int64_t b = chunks[i].cloud * latents * D;
       decode_chunk<D>(&queries[at.own_queries ? b : 0], k, z + b, chunks[i], at, y, r,
-                      work.data());
+                      weights.data());
     }
   }
 }
 
-// dz += A dy of one chunk.
+// dz = A dy of one chunk.
 template <int D>
 void latents_chunk(const float* q, const float* k, const float* dy, const float* r,
                    const Chunk& chunk, const Sizes& at, float* dz, float* weights) {
@@ -287,13 +299,22 @@ void latents_chunk(const float* q, const float* k, const float* dy, const float*
   }
 }
 
-// dk and dv of one chunk, and its part of dq / s.
+// What comes back through the encode: null v means nothing.
+struct Encoded {
+  const float *v, *dz, *lse, *e;
+  float* dv;
+};
+
+// And through the decode: null z means nothing.
+struct Decoded {
+  const float *z, *y, *dy, *r;
+};
+
+// dk and dv of one chunk, and its part of dq / s. Latents of the chunk's cloud begin at `latent`.
 template <int D>
-void points_chunk(const float* q, const float* k, const float* v, const float* y, const float* dy,
-                  const float* z, const float* dz, const float* lse, const float* e, const float* r,
-                  const Chunk& chunk, const Sizes& at, float* dq, float* dk, float* dv,
-                  float* work) {
-  const int64_t stride = (int64_t)at.H * D;
+void points_chunk(const float* q, const float* k, const Encoded& encoded, const Decoded& decoded,
+                  const Chunk& chunk, const Sizes& at, float* dq, float* dk, float* work) {
+  const int64_t stride = (int64_t)at.H * D, latent = chunk.cloud * at.H * at.M;
   float *ds = work, *weights = work + (int64_t)at.M * P;
   alignas(64) float columns[D * P], r_lanes[P], c_lanes[P];
   const float *r_n = r_lanes, *c_n = c_lanes;
@@ -301,105 +322,139 @@ void points_chunk(const float* q, const float* k, const float* v, const float* y
   for (int64_t n = chunk.start; n < chunk.end; n += P) {
     const int count = (int)std::min<int64_t>(P, chunk.end - n);
     for (int h = 0; h < at.H; ++h) {
-      const int64_t points = n * stride + h * D, latents = (int64_t)h * at.M * D;
-      const float *lse_h = lse + h * at.M, *e_h = e + h * at.M;
-      to_lanes<1>(r + h * at.N + n, 1, count, r_lanes);
-      for (int p = 0; p < P; ++p) {
-        const int64_t row = points + std::min(p, count - 1) * stride;
-        c_lanes[p] = 0.0f;
-        for (int d = 0; d < D; ++d) c_lanes[p] += y[row + d] * dy[row + d];
+      const int64_t points = n * stride + h * D, row = latent + (int64_t)h * at.M;
+      const float* q_h = q + (int64_t)h * at.M * D;
+      std::fill(ds, ds + (int64_t)at.M * P, 0.0f);
+      if (decoded.z) {
+        to_lanes<1>(decoded.r + h * at.N + n, 1, count, r_lanes);
+        for (int p = 0; p < P; ++p) {
+          const int64_t at_p = points + std::min(p, count - 1) * stride;
+          c_lanes[p] = 0.0f;
+          for (int d = 0; d < D; ++d) c_lanes[p] += decoded.y[at_p + d] * decoded.dy[at_p + d];
+        }
+        with_points<D>(q_h, k + points, stride, count, at.M, [=](int m, int p, vec s) {
+          store(ds + m * P + p, exp_or_zero(s - load(r_n + p)));  // A
+        });
+        with_points<D>(decoded.z + row * D, decoded.dy + points, stride, count, at.M,
+                       [=](int m, int p, vec da) {
+                         float* ds_p = ds + m * P + p;
+                         store(ds_p, load(ds_p) * (da - load(c_n + p)));
+                       });
       }
-      with_points<D>(q + latents, k + points, stride, count, at.M, [=](int m, int p, vec s) {
-        store(ds + m * P + p, exp_or_zero(s - load(r_n + p)));            // A
-        store(weights + m * P + p, exp_or_zero(s - lse_h[m]));            // P
-      });
-      with_points<D>(z + latents, dy + points, stride, count, at.M, [=](int m, int p, vec da) {
-        store(ds + m * P + p, load(ds + m * P + p) * (da - load(c_n + p)));
-      });
-      with_points<D>(dz + latents, v + points, stride, count, at.M, [=](int m, int p, vec dp) {
-        float* at_p = ds + m * P + p;
-        store(at_p, load(at_p) + load(weights + m * P + p) * (dp - e_h[m]));
-      });
-      mix_latents<D>(ds, q + latents, at.M, columns);
+      if (encoded.v) {
+        const float *lse = encoded.lse + row, *e = encoded.e + row;
+        with_points<D>(q_h, k + points, stride, count, at.M, [=](int m, int p, vec s) {
+          store(weights + m * P + p, exp_or_zero(s - lse[m]));  // P
+        });
+        with_points<D>(encoded.dz + row * D, encoded.v + points, stride, count, at.M,
+                       [=](int m, int p, vec dp) {
+                         float* ds_p = ds + m * P + p;
+                         store(ds_p, load(ds_p) + load(weights + m * P + p) * (dp - e[m]));
+                       });
+        mix_latents<D>(weights, encoded.dz + row * D, at.M, columns);
+        from_lanes<D>(columns, count, stride, encoded.dv + points);
+      }
+      mix_latents<D>(ds, q_h, at.M, columns);
       from_lanes<D>(columns, count, stride, dk + points);
-      mix_latents<D>(weights, dz + latents, at.M, columns);
-      from_lanes<D>(columns, count, stride, dv + points);
-      add_points<D>(ds, k + points, stride, count, at.M, dq + latents);
+      add_points<D>(ds, k + points, stride, count, at.M, dq + (int64_t)h * at.M * D);
     }
   }
 }
 
 template <int D>
-void backward(const float* dy, const float* q, const float* k, const float* v, const int64_t* ptr,
-              const float* y, const float* z, const float* lse, const float* r, float* dq, float* dk,
-              float* dv, const Sizes& at, float scale, int threads) {
+void latents_backward(const float* q, const float* k, const float* dy, const float* r,
+                      const int64_t* ptr, float* dz, const Sizes& at, float scale, int threads) {
   const int64_t latents = (int64_t)at.H * at.M;
-  const auto queries = scaled(q, latents * D * (at.own_queries ? at.B : 1), scale);
+  const Floats queries = scaled(q, latents * D * (at.own_queries ? at.B : 1), scale);
   const auto chunks = cut(ptr, at.N, at.B);
   const auto first = first_chunks(chunks, at.B);
   const int64_t count = (int64_t)chunks.size();
-  Floats parts(count * latents * D), dz(at.B * latents * D), e(at.B * latents);
+  Floats parts(count * latents * D);
+#pragma omp parallel num_threads(threads)
+  {
+    Floats weights((int64_t)at.M * P);
+#pragma omp for schedule(dynamic)
+    for (int64_t i = 0; i < count; ++i)
+      latents_chunk<D>(&queries[at.own_queries ? chunks[i].cloud * latents * D : 0], k, dy, r,
+                       chunks[i], at, &parts[i * latents * D], weights.data());
+#pragma omp for schedule(static)
+    for (int64_t j = 0; j < at.B * latents * D; ++j) {
+      const int64_t b = j / (latents * D), hmd = j % (latents * D);
+      dz[j] = 0;
+      for (int64_t i = first[b]; i < first[b + 1]; ++i) dz[j] += parts[i * latents * D + hmd];
+    }
+  }
+}
+
+template <int D>
+void points_backward(const float* q, const float* k, const int64_t* ptr, const Encoded& encoded,
+                     const Decoded& decoded, float* dq, float* dk, const Sizes& at, float scale,
+                     int threads) {
+  const int64_t latents = (int64_t)at.H * at.M;
+  const Floats queries = scaled(q, latents * D * (at.own_queries ? at.B : 1), scale);
+  const auto chunks = cut(ptr, at.N, at.B);
+  const auto first = first_chunks(chunks, at.B);
+  const int64_t count = (int64_t)chunks.size();
+  Floats parts(count * latents * D);
 #pragma omp parallel num_threads(threads)
   {
     Floats work((int64_t)2 * at.M * P);
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < count; ++i)
-      latents_chunk<D>(&queries[at.own_queries ? chunks[i].cloud * latents * D : 0], k, dy, r,
-                       chunks[i], at, &parts[i * latents * D], work.data());
+      points_chunk<D>(&queries[at.own_queries ? chunks[i].cloud * latents * D : 0], k, encoded,
+                      decoded, chunks[i], at, &parts[i * latents * D], dk, work.data());
 #pragma omp for schedule(static)
-    for (int64_t row = 0; row < at.B * latents; ++row) {
-      const int64_t b = row / latents, hm = row % latents;
-      for (int64_t i = first[b]; i < first[b + 1]; ++i)
-        for (int d = 0; d < D; ++d) dz[row * D + d] += parts[(i * latents + hm) * D + d];
-      for (int d = 0; d < D; ++d) e[row] += z[row * D + d] * dz[row * D + d];
-    }
-#pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t b = chunks[i].cloud * latents;
-      points_chunk<D>(&queries[at.own_queries ? b * D : 0], k, v, y, dy, z + b * D, &dz[b * D],
-                      lse + b, &e[b], r, chunks[i], at, &parts[i * latents * D], dk, dv,
-                      work.data());
-    }
-#pragma omp for schedule(static)
-    for (int64_t row = 0; row < (at.own_queries ? at.B : 1) * latents; ++row) {
-      const int64_t b = row / latents, hm = row % latents;
+    for (int64_t j = 0; j < (at.own_queries ? at.B : 1) * latents * D; ++j) {
+      const int64_t b = j / (latents * D), hmd = j % (latents * D);
       const int64_t from = at.own_queries ? first[b] : 0, to = at.own_queries ? first[b + 1] : count;
-      for (int d = 0; d < D; ++d) {
-        float sum = 0;
-        for (int64_t i = from; i < to; ++i) sum += parts[(i * latents + hm) * D + d];
-        dq[row * D + d] = scale * sum;
-      }
+      float sum = 0;
+      for (int64_t i = from; i < to; ++i) sum += parts[i * latents * D + hmd];
+      dq[j] = scale * sum;
     }
   }
 }
 
 }  // namespace
 
-#define BY_WIDTH(CALL)      \
-  switch (D) {              \
+#define BY_WIDTH(CALL)        \
+  switch (D) {                \
     case 4: return CALL(4);   \
     case 8: return CALL(8);   \
     case 16: return CALL(16); \
     case 32: return CALL(32); \
   }
+#define SIZES int64_t N, int64_t B, int H, int M, int D, int own_queries, float scale, int threads
 
-extern "C" void flare_attention_forward(const float* q, const float* k, const float* v,
-                                        const int64_t* ptr, float* y, float* z, float* lse,
-                                        float* r, int64_t N, int64_t B, int H, int M, int D,
-                                        int own_queries, float scale, int threads) {
+extern "C" void flare_encode(const float* q, const float* k, const float* v, const int64_t* ptr,
+                             float* z, float* lse, SIZES) {
   const Sizes at{N, B, H, M, own_queries != 0};
-#define FORWARD(WIDTH) forward<WIDTH>(q, k, v, ptr, y, z, lse, r, at, scale, threads)
-  BY_WIDTH(FORWARD)
+#define ENCODE(WIDTH) encode<WIDTH>(q, k, v, ptr, z, lse, at, scale, threads)
+  BY_WIDTH(ENCODE)
 }
 
-extern "C" void flare_attention_backward(const float* dy, const float* q, const float* k,
-                                         const float* v, const int64_t* ptr, const float* y,
-                                         const float* z, const float* lse, const float* r,
-                                         float* dq, float* dk, float* dv, int64_t N, int64_t B,
-                                         int H, int M, int D, int own_queries, float scale,
-                                         int threads) {
+extern "C" void flare_decode(const float* q, const float* k, const float* z, const int64_t* ptr,
+                             float* y, float* r, SIZES) {
   const Sizes at{N, B, H, M, own_queries != 0};
-#define BACKWARD(WIDTH) \
-  backward<WIDTH>(dy, q, k, v, ptr, y, z, lse, r, dq, dk, dv, at, scale, threads)
-  BY_WIDTH(BACKWARD)
+#define DECODE(WIDTH) decode<WIDTH>(q, k, z, ptr, y, r, at, scale, threads)
+  BY_WIDTH(DECODE)
+}
+
+extern "C" void flare_latents_backward(const float* q, const float* k, const float* dy,
+                                       const float* r, const int64_t* ptr, float* dz, SIZES) {
+  const Sizes at{N, B, H, M, own_queries != 0};
+#define LATENTS(WIDTH) latents_backward<WIDTH>(q, k, dy, r, ptr, dz, at, scale, threads)
+  BY_WIDTH(LATENTS)
+}
+
+extern "C" void flare_points_backward(const float* q, const float* k, const int64_t* ptr,
+                                      const float* v, const float* dz, const float* lse,
+                                      const float* e, const float* z, const float* y,
+                                      const float* dy, const float* r, float* dq, float* dk,
+                                      float* dv, SIZES) {
+  const Sizes at{N, B, H, M, own_queries != 0};
+  const Encoded encoded{v, dz, lse, e, dv};
+  const Decoded decoded{z, y, dy, r};
+#define POINTS(WIDTH) \
+  points_backward<WIDTH>(q, k, ptr, encoded, decoded, dq, dk, at, scale, threads)
+  BY_WIDTH(POINTS)
 }

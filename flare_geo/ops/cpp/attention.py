@@ -1,73 +1,24 @@
-"""The C++ attention: calls of the kernels, and an operator of torch."""
-
-from ctypes import c_float, c_int, c_int64
-from typing import Any
+"""The C++ attention as operators of torch: shapes for the compiler, gradients for autograd."""
 
 import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from flare_geo.ops.cpp.build import library, pointer
+from flare_geo.ops.cpp import kernels
+from flare_geo.ops.cpp.kernels import Decoded, Encoded
 from flare_geo.ops.layout import Layout
 
-WIDTHS = (4, 8, 16, 32)  # head widths D that there are kernels for
+
+def encode(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> tuple[Tensor, Tensor]:
+    """Latents `z [B, H, M, D]` and their log-normalisers `lse [B, H, M]`."""
+    z, lse = encode_op(q, k, v, layout.ptr, scale)
+    return z, lse
 
 
-def attention_forward(
-    q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`y [N, H, D]`, and for backward z `[B, H, M, D]`, lse `[B, H, M]`, r `[H, N]`; no gradient.
-
-    All tensors are contiguous.
-    """
-    y, z, lse, r = _outputs(q, v, ptr)
-    library().flare_attention_forward(
-        *map(pointer, (q, k, v, ptr, y, z, lse, r)), *_sizes(q, k, ptr, scale)
-    )
-    return y, z, lse, r
-
-
-def attention_backward(
-    dy: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    ptr: Tensor,
-    y: Tensor,
-    z: Tensor,
-    lse: Tensor,
-    r: Tensor,
-    scale: float,
-    dk: Tensor,
-    dv: Tensor,
-) -> Tensor:
-    """The gradient of q; those of k and v are written into `dk` and `dv`."""
-    dq = torch.empty_like(q)
-    library().flare_attention_backward(
-        *map(pointer, (dy, q, k, v, ptr, y, z, lse, r, dq, dk, dv)), *_sizes(q, k, ptr, scale)
-    )
-    return dq
-
-
-def _outputs(q: Tensor, v: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    points, heads, width = v.shape
-    clouds, latents = ptr.shape[0] - 1, q.shape[-2]
-    z = v.new_empty(clouds, heads, latents, width)
-    return v.new_empty(v.shape), z, v.new_empty(z.shape[:3]), v.new_empty(heads, points)
-
-
-def _sizes(q: Tensor, k: Tensor, ptr: Tensor, scale: float) -> tuple[Any, ...]:
-    points, heads, width = k.shape
-    return (
-        c_int64(points),
-        c_int64(ptr.shape[0] - 1),
-        c_int(heads),
-        c_int(q.shape[-2]),
-        c_int(width),
-        c_int(q.ndim == 4),
-        c_float(scale),
-        c_int(torch.get_num_threads()),
-    )
+def decode(q: Tensor, k: Tensor, z: Tensor, layout: Layout, scale: float) -> Tensor:
+    """Point features `y [N, H, D]`."""
+    y: Tensor = decode_op(q, k, z, layout.ptr, scale)[0]
+    return y
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
@@ -76,11 +27,60 @@ def attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> 
     return y
 
 
+@custom_op("flare_geo::cpp_encode", mutates_args=())
+def encode_op(q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """`z [B, H, M, D]` and `lse [B, H, M]`."""
+    return kernels.encode(q.contiguous(), k.contiguous(), v.contiguous(), ptr, scale)
+
+
+@custom_op("flare_geo::cpp_encode_backward", mutates_args=())
+def encode_backward_op(
+    dz: Tensor,
+    dlse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    ptr: Tensor,
+    z: Tensor,
+    lse: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v."""
+    dz = dz.contiguous()
+    e = (z * dz).sum(-1) - dlse
+    encoded = Encoded(v.contiguous(), dz, lse, e)
+    return kernels.points_backward(q.contiguous(), k.contiguous(), ptr, scale, encoded)
+
+
+@custom_op("flare_geo::cpp_decode", mutates_args=())
+def decode_op(q: Tensor, k: Tensor, z: Tensor, ptr: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """`y [N, H, D]` and the normaliser `r [H, N]`."""
+    return kernels.decode(q.contiguous(), k.contiguous(), z.contiguous(), ptr, scale)
+
+
+@custom_op("flare_geo::cpp_decode_backward", mutates_args=())
+def decode_backward_op(
+    dy: Tensor,
+    q: Tensor,
+    k: Tensor,
+    z: Tensor,
+    ptr: Tensor,
+    y: Tensor,
+    r: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and z."""
+    dy, q, k, z = dy.contiguous(), q.contiguous(), k.contiguous(), z.contiguous()
+    dz = kernels.latents_backward(q, k, dy, r, ptr, scale)
+    dq, dk, _ = kernels.points_backward(q, k, ptr, scale, decoded=Decoded(z, y, dy, r))
+    return dq, dk, dz
+
+
 @custom_op("flare_geo::cpp_attention", mutates_args=())
 def attention_op(
     q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """:func:`attention_forward`."""
+    """`y [N, H, D]`, and for backward z `[B, H, M, D]`, lse `[B, H, M]`, r `[H, N]`."""
     return attention_forward(q.contiguous(), k.contiguous(), v.contiguous(), ptr, scale)
 
 
@@ -99,19 +99,19 @@ def attention_backward_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
     dy, q, k, v = dy.contiguous(), q.contiguous(), k.contiguous(), v.contiguous()
-    dk, dv = torch.empty_like(k), torch.empty_like(v)
-    return attention_backward(dy, q, k, v, ptr, y, z, lse, r, scale, dk, dv), dk, dv
+    return attention_backward(dy, q, k, v, ptr, y, z, lse, r, scale)
 
 
-@attention_op.register_fake
-def _(
+def attention_forward(
     q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _outputs(q, v, ptr)
+    """y, z, lse and r of contiguous tensors; no gradient."""
+    z, lse = kernels.encode(q, k, v, ptr, scale)
+    y, r = kernels.decode(q, k, z, ptr, scale)
+    return y, z, lse, r
 
 
-@attention_backward_op.register_fake
-def _(
+def attention_backward(
     dy: Tensor,
     q: Tensor,
     k: Tensor,
@@ -122,18 +122,67 @@ def _(
     lse: Tensor,
     r: Tensor,
     scale: float,
+    dk: Tensor | None = None,
+    dv: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+    """Gradients of q, k and v of contiguous tensors; the last two into `dk` and `dv` if given."""
+    dz = kernels.latents_backward(q, k, dy, r, ptr, scale)
+    encoded = Encoded(v, dz, lse, (z * dz).sum(-1))
+    return kernels.points_backward(q, k, ptr, scale, encoded, Decoded(z, y, dy, r), dk, dv)
+
+
+def _latent_shapes(q: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
+    z = q.new_empty(ptr.shape[0] - 1, *q.shape[-3:])
+    return z, q.new_empty(z.shape[:3])
+
+
+def _point_shapes(k: Tensor) -> tuple[Tensor, Tensor]:
+    return k.new_empty(k.shape), k.new_empty(k.shape[1], k.shape[0])
+
+
+def _like(*inputs: Tensor) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in inputs)
+
+
+encode_op.register_fake(lambda q, k, v, ptr, scale: _latent_shapes(q, ptr))
+decode_op.register_fake(lambda q, k, z, ptr, scale: _point_shapes(k))
+attention_op.register_fake(
+    lambda q, k, v, ptr, scale: (
+        _point_shapes(k)[0],
+        *_latent_shapes(q, ptr),
+        _point_shapes(k)[1],
+    )
+)
+encode_backward_op.register_fake(lambda dz, dlse, q, k, v, *_: _like(q, k, v))
+decode_backward_op.register_fake(lambda dy, q, k, z, *_: _like(q, k, z))
+attention_backward_op.register_fake(lambda dy, q, k, v, *_: _like(q, k, v))
 
 
 def _keep(ctx, inputs, output):  # type: ignore[no-untyped-def]
     *tensors, ctx.scale = inputs
     ctx.save_for_backward(*tensors, *output)
+
+
+def _encode_gradient(ctx, dz, dlse):  # type: ignore[no-untyped-def]
+    *_, z, lse = ctx.saved_tensors
+    dz = torch.zeros_like(z) if dz is None else dz
+    dlse = torch.zeros_like(lse) if dlse is None else dlse
+    return *encode_backward_op(dz, dlse, *ctx.saved_tensors, ctx.scale), None, None
+
+
+def _keep_y(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    _keep(ctx, inputs, output)  # type: ignore[no-untyped-call]
     ctx.mark_non_differentiable(*output[1:])
+
+
+def _decode_gradient(ctx, dy, _):  # type: ignore[no-untyped-def]
+    return *decode_backward_op(dy, *ctx.saved_tensors, ctx.scale), None, None
 
 
 def _gradient(ctx, dy, *_):  # type: ignore[no-untyped-def]
     return *attention_backward_op(dy, *ctx.saved_tensors, ctx.scale), None, None
 
 
-attention_op.register_autograd(_gradient, setup_context=_keep)
+encode_op.register_autograd(_encode_gradient, setup_context=_keep)
+decode_op.register_autograd(_decode_gradient, setup_context=_keep_y)
+attention_op.register_autograd(_gradient, setup_context=_keep_y)

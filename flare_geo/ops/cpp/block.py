@@ -102,7 +102,7 @@ def block_backward_op(
     dout, dout_bias = dh.mT @ a.view(x.shape), dh.sum(0)
     dkv = torch.empty_like(kv)
     k, v, dk, dv = (t for both in (kv, dkv) for t in both.view(2, *a.shape))
-    dq = attention_backward(da, w.q, k, v, ptr, a, z, lse, r, scale, dk, dv)
+    dq, *_ = attention_backward(da, w.q, k, v, ptr, a, z, lse, r, scale, dk, dv)
     dx, dw, dw_bias, dnorm1 = chain_backward(dkv, x, w.kv, w.kv_bias, act, w.norm1, eps[0])
     assert dnorm1 is not None
     assert dnorm2 is not None
