@@ -307,3 +307,15 @@ def test_model():
     assert not torch.equal(results[0][0], results[1][0]), "the kernels were not used"
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_where_the_kernels_do_not_fit_the_blocks_are_compiled_by_torch(monkeypatch):
+    """Not under autocast, not in float64, not for a head width that there is none for."""
+    compiled = []
+    monkeypatch.setattr(FlareBlock, "compile", lambda self, **options: compiled.append(options))
+    with torch.autocast("cpu", torch.bfloat16):
+        Flare(2, 1, 32, 2, 4, 8).compile()
+    Flare(2, 1, 32, 2, 4, 8).double().compile()
+    Flare(2, 1, 24, 2, 2, 8).compile()
+    Flare(2, 1, 32, 2, 4, 8).compile(mode="reduce-overhead")
+    assert compiled == 6 * [{"dynamic": True}] + 2 * [{"dynamic": True, "mode": "reduce-overhead"}]

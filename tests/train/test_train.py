@@ -1,6 +1,7 @@
 import csv
 import hashlib
 import json
+import shutil
 from functools import partial
 
 import pytest
@@ -121,6 +122,17 @@ def test_average_of_weights_is_what_is_saved(toy, tmp_path):
 def test_other_precisions_train(toy, tmp_path, precision):
     run = train(toy, tmp_path / "run", **options, epochs=2, precision=precision)
     assert load_file(run / "last" / "model.safetensors")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler on this machine")
+def test_compiled_training_is_the_same_to_rounding(toy, tmp_path):
+    plain = train(toy, tmp_path / "plain", **options, epochs=3)
+    fast = train(toy, tmp_path / "fast", **options, epochs=3, compile=True)
+    a, b = (load_file(run / "last" / "model.safetensors") for run in (plain, fast))
+    assert a.keys() == b.keys()
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-2, atol=1e-3)
 
 
 def test_scalers_are_fitted_on_the_training_split_or_left_raw(toy):
