@@ -1,6 +1,7 @@
 """`flare-geo predict`: a trained surrogate as a filter on mesh files."""
 
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ def predict(
     channel: int = 0,
     checkpoint: Which | None = None,
     device: str = "auto",
+    chunk_size: int | None = None,
 ) -> None:
     """Predict on a mesh file, or on all in a folder, and write the mesh with the fields on it.
 
@@ -48,7 +50,11 @@ def predict(
         channel: which output channel is drawn, from 0.
         checkpoint: "best" or "last"; the best one there is if not given.
         device: "auto", "cpu", "cuda".
+        chunk_size: points that the device computes at a time, for meshes larger than its memory;
+            the answer is the same to rounding. All at once if not given.
     """
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     surrogate = open_surrogate(run, checkpoint).to(choose_device(device))
     if not 0 <= channel < len(surrogate.outputs):
         raise ValueError(f"channel must be 0 to {len(surrogate.outputs) - 1}, got {channel}")
@@ -56,11 +62,11 @@ def predict(
         if movie is not None or show:
             raise ValueError(f"{mesh} is a folder: movie and show are for one mesh")
         out = out or mesh.with_name(f"{mesh.name}_predicted")
-        _predict_folder(surrogate, mesh, out, png, html, given, channel)
+        _predict_folder(surrogate, mesh, out, png, html, given, channel, chunk_size)
         return
     if out is not None:
         check_target(out)
-    result = predict_file(surrogate, mesh, out, png, html, given, channel)
+    result = predict_file(surrogate, mesh, out, png, html, given, channel, chunk_size)
     shown = surrogate.outputs[channel].label
     if movie is not None:
         from flare_geo.viz import orbit
@@ -118,6 +124,7 @@ def predict_file(
     html: Path | None = None,
     given: dict[str, float] | None = None,
     channel: int = 0,
+    chunk_size: int | None = None,
 ) -> Predicted:
     """Predict on one mesh file and write what is asked for; NAME_predicted if `out` is None.
 
@@ -125,7 +132,8 @@ def predict_file(
     """
     mesh, case = read_case(surrogate, path, given)
     try:
-        pred = surrogate.predict_case(case)
+        shown = None if chunk_size is None else _Progress(path.name)
+        pred = surrogate.predict_case(case, chunk_size, progress=shown)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     truth = truth_of_mesh(mesh, surrogate.recipe)
@@ -146,6 +154,23 @@ def predict_file(
     return Predicted(mesh, pred)
 
 
+class _Progress:
+    """A line on standard error that says how far a prediction in chunks is, once a second."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.start, self.last = name, time.monotonic(), 0.0
+
+    def __call__(self, share: float) -> None:
+        """Say it."""
+        now = time.monotonic()
+        if now - self.last < 1 and share < 1:
+            return
+        self.last = now
+        left = (now - self.start) * (1 - share) / share
+        end = "\n" if share >= 1 else ""
+        print(f"\r{self.name}: {share:4.0%}, {left:,.0f} s left ", end=end, file=sys.stderr)
+
+
 def check_target(out: Path) -> None:
     """Raise unless a file of this name can hold fields."""
     kind = out.suffix.lower()
@@ -162,6 +187,7 @@ def _predict_folder(
     html: Path | None,
     given: dict[str, float] | None,
     channel: int,
+    chunk_size: int | None,
 ) -> None:
     """All mesh files of a folder; those that fail are said and the others done."""
     if out.suffix:
@@ -177,7 +203,9 @@ def _predict_folder(
         picture = None if png is None else png / f"{path.stem}.png"
         page = None if html is None else html / f"{path.stem}.html"
         try:
-            predict_file(surrogate, path, out / path.stem, picture, page, given, channel)
+            predict_file(
+                surrogate, path, out / path.stem, picture, page, given, channel, chunk_size
+            )
         except (ValueError, FileNotFoundError) as error:
             failed.append(path.name)
             print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)

@@ -88,3 +88,21 @@ class FlareBlock(nn.Module):
         x = x + self.conv(self.norm1(x), layout)
         x = x + self.mlp(self.norm2(x))
         return x
+
+    def encode(
+        self, x: Tensor, ptr: Tensor | Layout | None = None, batch: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`z [B, H, M, D]` and `lse [B, H, M]` of the mixer, see :meth:`FlareConv.encode`."""
+        return self.conv.encode(self.norm1(x), ptr, batch)
+
+    def decode(
+        self,
+        x: Tensor,
+        z: Tensor,
+        ptr: Tensor | Layout | None = None,
+        batch: Tensor | None = None,
+    ) -> Tensor:
+        """What :meth:`forward` gives for points of clouds whose latents are known: pointwise."""
+        x = x + self.conv.decode(self.norm1(x), z, ptr, batch)
+        x = x + self.mlp(self.norm2(x))
+        return x

@@ -6,7 +6,14 @@ from torch import Tensor, nn
 
 from flare_geo.nn.mlp import Init, ResidualMLP, apply_together, reset_linears
 from flare_geo.nn.norm import Norm, make_norm
-from flare_geo.ops import Layout, batch_to_ptr, flare_attention, make_layout
+from flare_geo.ops import (
+    Layout,
+    batch_to_ptr,
+    flare_attention,
+    flare_decode,
+    flare_encode,
+    make_layout,
+)
 from flare_geo.ops.chain import Activation
 
 LATENT_STD = {"paper": 0.1, "default": 1.0}
@@ -112,14 +119,48 @@ class FlareConv(nn.Module):
     ) -> Tensor:
         """Mix the points of each cloud: `[N, in_channels]` to `[N, out_channels]`."""
         layout = layout_of(x, self.in_channels, ptr, batch)
-        heads = (self.heads, self.out_channels // self.heads)
         k, v = apply_together([self.k_mlp, self.v_mlp], x)
-        v = v.view(len(x), *heads)  # [N, H, D]
-        k = self.k_norm(k.view(len(x), *heads)).to(v.dtype)
-        q = self.q_norm(self.q).to(v.dtype)  # [H, M, D]
+        q, k, v = self._heads(k, v)
         y = flare_attention(q, k, v, layout, scale=self.scale, backend=self.backend)
         out: Tensor = self.lin_out(y.flatten(-2))
         return out
+
+    def encode(
+        self, x: Tensor, ptr: Tensor | Layout | None = None, batch: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """First half: what :func:`flare_geo.ops.merge_encodings` joins for parts of clouds.
+
+        Shapes:
+            - **x:** `[N, in_channels]`; **returns** z `[B, H, M, D]` and lse `[B, H, M]`
+        """
+        layout = layout_of(x, self.in_channels, ptr, batch)
+        q, k, v = self._heads(*apply_together([self.k_mlp, self.v_mlp], x))
+        return flare_encode(q, k, v, layout, scale=self.scale, backend=self.backend)
+
+    def decode(
+        self,
+        x: Tensor,
+        z: Tensor,
+        ptr: Tensor | Layout | None = None,
+        batch: Tensor | None = None,
+    ) -> Tensor:
+        """Second half, pointwise: x may be other points than those that were encoded.
+
+        Shapes:
+            - **x:** `[N, in_channels]`; **z:** `[B, H, M, D]`; **returns** `[N, out_channels]`
+        """
+        layout = layout_of(x, self.in_channels, ptr, batch)
+        k = self.k_mlp(x)
+        q, k, _ = self._heads(k, k)
+        y = flare_decode(q, k, z.to(k.dtype), layout, scale=self.scale, backend=self.backend)
+        out: Tensor = self.lin_out(y.flatten(-2))
+        return out
+
+    def _heads(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`q [H, M, D]` and `k, v [N, H, D]` in one dtype, from the keys and values `[N, C]`."""
+        heads = (self.heads, self.out_channels // self.heads)
+        k, v = k.unflatten(-1, heads), v.unflatten(-1, heads)  # type: ignore[no-untyped-call]
+        return self.q_norm(self.q).to(v.dtype), self.k_norm(k).to(v.dtype), v
 
     def extra_repr(self) -> str:
         """Sizes, for `print(model)`."""

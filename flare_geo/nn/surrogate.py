@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -128,7 +128,14 @@ class Surrogate(nn.Module):
             parts.append(value)
         return torch.cat(parts, dim=-1)
 
-    def predict(self, data: Any, given: Mapping[str, float] | None = None) -> Any:
+    def predict(
+        self,
+        data: Any,
+        chunk_size: int | None = None,
+        *,
+        given: Mapping[str, float] | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Any:
         """A copy of `data` with the prediction in physical units, on the CPU.
 
         Runs on the device of the weights, in evaluation mode.
@@ -136,31 +143,42 @@ class Surrogate(nn.Module):
         Args:
             data: a `Data` or `Batch` as the data set gives them, or a mesh of pyvista, meshio or
                 trimesh: inputs are then derived and transformed as they were for training.
+            chunk_size: points that the device holds at a time, for clouds larger than its memory;
+                all if None. The answer is the same to rounding.
             given: inputs of a mesh that are the same on all its points, by name.
+            progress: with a `chunk_size`, told after each chunk which share of the work is done.
 
         Returns:
             A `Data` with `pred [N, out]`; or the mesh, its points, cells and arrays as they were,
             with the fields of :meth:`fields_of` added.
 
         Raises:
-            ValueError: if an input is missing, of another width, or not finite.
+            ValueError: if an input is missing, of another width, or not finite; if `chunk_size` is
+                not positive, or the model cannot be cut.
 
         Warns:
             UserWarning: if an input of a mesh lies outside the training data; says which and by
                 how much.
         """
         if isinstance(data, Data):
-            return self._predict_case(data)
+            return self._predict_case(data, chunk_size, progress)
         from flare_geo.mesh import add_fields
 
-        pred = self.predict_case(self.case_of(data, given))
+        pred = self.predict_case(self.case_of(data, given), chunk_size, progress=progress)
         return add_fields(data, self.fields_of(pred, data), at=self.recipe["at"])
 
-    def predict_case(self, case: Data) -> Tensor:
+    def predict_case(
+        self,
+        case: Data,
+        chunk_size: int | None = None,
+        *,
+        progress: Callable[[float], None] | None = None,
+    ) -> Tensor:
         """The prediction `[N, out]` for a case of :meth:`case_of`, its transform undone."""
         from flare_geo.transforms import undo
 
-        predicted, transform = self._predict_case(case), self._transform
+        predicted = self._predict_case(case, chunk_size, progress)
+        transform = self._transform
         pred: Tensor = (undo(transform, predicted) if transform else predicted).pred
         return pred
 
@@ -234,7 +252,12 @@ class Surrogate(nn.Module):
         return {**usual, **self.info.get("mesh", {})}
 
     @torch.no_grad()
-    def _predict_case(self, data: Data) -> Data:
+    def _predict_case(
+        self,
+        data: Data,
+        chunk_size: int | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Data:
         device = self.input_scaler.mean.device
         x, ptr = self.assemble(data), data.get("ptr")
         if not torch.isfinite(x).all():
@@ -247,12 +270,45 @@ class Surrogate(nn.Module):
         training = self.training
         self.eval()
         try:
-            pred = self._predict(x.to(device), None if ptr is None else ptr.to(device))
+            if chunk_size is None:
+                pred = self._predict(x.to(device), None if ptr is None else ptr.to(device))
+            else:
+                pred = self._predict_in_chunks(x, ptr, chunk_size, progress)
         finally:
             self.train(training)
         result = data.clone().cpu()
         result.pred = pred.cpu()
         return result
+
+    def _predict_in_chunks(
+        self,
+        x: Tensor,
+        ptr: Tensor | None,
+        chunk_size: int,
+        progress: Callable[[float], None] | None,
+    ) -> Tensor:
+        from flare_geo.nn.streaming import stream
+
+        if not isinstance(self.model, Flare):
+            raise ValueError(
+                f"chunk_size needs a model that can be cut, as Flare, got "
+                f"{type(self.model).__name__}: predict without it"
+            )
+        device = self.input_scaler.mean.device
+        pred = torch.empty(len(x), len(self.outputs), dtype=x.dtype)
+
+        def write(at: slice, y: Tensor) -> None:
+            pred[at] = self.output_scaler.inverse(y).cpu()
+
+        stream(
+            self.model,
+            lambda at: self.input_scaler(x[at].to(device)),
+            write,
+            torch.tensor([0, len(x)]) if ptr is None else ptr,
+            chunk_size=chunk_size,
+            progress=progress,
+        )
+        return pred
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write `model.safetensors` and `config.json` into `folder`, aside first, then renamed.

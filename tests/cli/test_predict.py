@@ -89,6 +89,18 @@ def test_the_mesh_comes_back_as_it_was_with_the_fields_on_it(run, tmp_path, caps
     assert imread(png).std() > 0.05
 
 
+def test_in_chunks(run, tmp_path, capsys):
+    write_mesh(ball(7), tmp_path / "ball.vtp")
+    whole, parts = tmp_path / "whole.vtp", tmp_path / "parts.vtp"
+    predict(run, tmp_path / "ball.vtp", "-o", whole, capsys=capsys)
+    said = predict(run, tmp_path / "ball.vtp", "-o", parts, "--chunk_size", "13", capsys=capsys)
+    assert "ball.vtp: 100%, 0 s left" in said.err
+    a, b = (pv.read(path).point_data["stress [MPa]"] for path in (whole, parts))
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    wrong = predict(run, tmp_path / "ball.vtp", "--chunk_size", "0", status=1, capsys=capsys)
+    assert "chunk_size must be at least 1, got 0" in wrong.err
+
+
 def test_errors_are_printed_where_the_mesh_has_the_truth(run, tmp_path, capsys):
     mesh = ball(2)
     write_mesh(mesh, tmp_path / "a.vtp")

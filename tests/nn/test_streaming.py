@@ -1,0 +1,145 @@
+"""In chunks a model says what it says in one piece."""
+
+import shutil
+
+import pytest
+import torch
+from torch_geometric.data import Batch, Data
+
+from flare_geo.nn import Flare, PointModel, Surrogate
+from flare_geo.nn.scaler import Scaler
+from flare_geo.nn.streaming import FileFeatures, TensorFeatures, chunks_of, stream
+from flare_geo.nn.surrogate import Field
+from flare_geo.ops import make_layout
+
+PTR = [0, 0, 1, 40, 40, 97, 100, 100]
+N = PTR[-1]
+CHUNKS = [1, 2, 3, 7, 16, 33, 39, 40, 57, 99, 100, 1000]
+
+
+def make(dtype, **options):
+    torch.manual_seed(0)
+    model = Flare(3, 2, 16, 3, 2, 9, init="default", **options).to(dtype).eval()
+    return model, torch.rand(N, 3, dtype=dtype), torch.tensor(PTR)
+
+
+def in_chunks(model, x, ptr, chunk_size, **options):
+    y = x.new_full((len(x), 2), torch.nan)
+
+    def write(at, part):
+        assert y[at].isnan().all(), "written twice"
+        y[at] = part
+
+    stream(model, lambda at: x[at], write, ptr, chunk_size=chunk_size, **options)
+    return y
+
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
+WAYS = [
+    (backend, dtype, bound)
+    for backend in ("auto", "reference", "sdpa")
+    for dtype, bound in ((torch.float32, 1e-6), (torch.float64, 1e-12))
+]
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "bound"),
+    [*WAYS, pytest.param("cpp", torch.float32, 1e-6, marks=needs_compiler)],
+)
+@pytest.mark.parametrize("chunk_size", CHUNKS)
+def test_chunks_change_nothing(chunk_size, backend, dtype, bound):
+    model, x, ptr = make(dtype, backend=backend)
+    with torch.no_grad():
+        whole = model(x, ptr)
+    y = in_chunks(model, x, ptr, chunk_size)
+    assert float((y - whole).norm() / whole.norm()) <= bound
+
+
+@pytest.mark.parametrize(
+    "options", [{"qk_norm": True}, {"norm": "rms"}, {"kv_layers": -1}, {"num_frequencies": 2}]
+)
+def test_other_blocks(options):
+    model, x, ptr = make(torch.float64, **options)
+    with torch.no_grad():
+        torch.testing.assert_close(in_chunks(model, x, ptr, 11), model(x, ptr))
+
+
+@pytest.mark.parametrize("place", ["memory", "file"])
+def test_where_features_lie_changes_nothing(place, tmp_path):
+    model, x, ptr = make(torch.float32)
+    used = []
+
+    def features(points, like):
+        assert points == N
+        found = FileFeatures(like, tmp_path) if place == "file" else None
+        used.append(found or TensorFeatures(points, like, torch.device("cpu")))
+        return used[0]
+
+    y = in_chunks(model, x, ptr, 13, features=features)
+    assert len(used) == 1
+    assert torch.equal(y, in_chunks(model, x, ptr, 13))
+    assert not list(tmp_path.iterdir()), "the file has no name"
+
+
+def test_a_file_that_is_cut_short_is_said(tmp_path):
+    features = FileFeatures(torch.zeros(2, 4), tmp_path)
+    features.write(slice(0, 2), torch.ones(2, 4))
+    assert torch.equal(features.read(slice(1, 2)), torch.ones(1, 4))
+    with pytest.raises(OSError, match="ends 16 bytes too early"):
+        features.read(slice(1, 3))
+    features.close()
+
+
+def test_chunks_know_their_clouds():
+    layout = make_layout(torch.tensor(PTR), N, torch.device("cpu"))
+    found = list(chunks_of(layout, 45))
+    assert [c.points for c in found] == [slice(0, 45), slice(45, 90), slice(90, 100)]
+    for chunk in found:
+        assert chunk.layout.num_points == chunk.points.stop - chunk.points.start
+        for cloud, size in zip(
+            range(chunk.clouds.start, chunk.clouds.stop), chunk.layout.sizes, strict=True
+        ):
+            inside = range(
+                max(PTR[cloud], chunk.points.start), min(PTR[cloud + 1], chunk.points.stop)
+            )
+            assert size == len(inside)
+    assert not list(chunks_of(make_layout(None, 0, torch.device("cpu")), 5))
+
+
+def surrogate_of(model):
+    return Surrogate(
+        model,
+        [Field("pos", name, "m") for name in "xyz"],
+        [Field("y", "p", "Pa"), Field("y", "q", "Pa")],
+        Scaler(torch.tensor([0.5, 0.5, 0.5]), torch.tensor([0.3, 0.3, 0.3])),
+        Scaler(torch.tensor([10.0, -3.0]), torch.tensor([2.0, 5.0])),
+    )
+
+
+def test_predict_in_chunks():
+    surrogate = surrogate_of(make(torch.float32)[0])
+    batch = Batch.from_data_list([Data(pos=torch.rand(n, 3)) for n in (40, 1, 59)])
+    shares = []
+    whole = surrogate.predict(batch).pred
+    pred = surrogate.predict(batch, 17, progress=shares.append).pred
+    torch.testing.assert_close(pred, whole, rtol=1e-5, atol=1e-5)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert len(shares) == 4 * 6
+    one = Data(pos=batch.pos[:40])
+    torch.testing.assert_close(surrogate.predict(one, chunk_size=9).pred, whole[:40])
+
+
+class Other(PointModel):
+    def forward(self, x, ptr=None, batch=None):
+        return x[:, :2]
+
+
+def test_one_line_says_what_is_wrong():
+    case = Data(pos=torch.rand(5, 3))
+    surrogate = surrogate_of(make(torch.float32)[0])
+    for wrong in (0, -3):
+        with pytest.raises(ValueError, match=f"chunk_size must be at least 1, got {wrong}"):
+            surrogate.predict(case, wrong)
+    with pytest.raises(ValueError, match="a model that can be cut, as Flare, got Other"):
+        surrogate_of(Other(3, 2)).predict(case, 2)
