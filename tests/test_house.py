@@ -14,6 +14,7 @@ PACKAGE = ROOT / "flare_geo"
 BASE = {"flare_geo", "files", "provenance"}
 ARROWS = {  # room: rooms it may import from
     "ops": set(),
+    "distributed": {"ops"},
     "nn": {"ops", "mesh", "transforms", *BASE},
     "metrics": {"ops"},
     "transforms": set(),
@@ -28,6 +29,7 @@ ARROWS = {  # room: rooms it may import from
 }
 NEVER = {  # packages that a room may not import anywhere, not even inside a function
     "ops": {"torch_geometric", "numpy", "scipy", "h5py", "lightning", "pyvista", "matplotlib"},
+    "distributed": {"torch_geometric", "numpy", "h5py", "lightning", "pyvista", "matplotlib"},
     "nn": {"h5py", "lightning", "pyvista", "matplotlib", "triton", "meshio", "trimesh"},
     "mesh": {"lightning", "h5py", "matplotlib"},
     "viz": {"lightning", "h5py"},
@@ -62,7 +64,18 @@ def imports(path):
 
 def test_every_room_is_there():
     seen = {room_of(path) for path in sources()}
-    assert seen >= {"ops", "nn", "metrics", "train", "cli", "datasets", "transforms", "mesh", "viz"}
+    assert seen >= {
+        "ops",
+        "distributed",
+        "nn",
+        "metrics",
+        "train",
+        "cli",
+        "datasets",
+        "transforms",
+        "mesh",
+        "viz",
+    }
     assert seen <= ARROWS.keys() | {"flare_geo"}
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from flare_geo.nn.mlp import ResidualMLP, has_hooks
-from flare_geo.ops import Layout
+from flare_geo.ops import Layout, flare_attention
 
 if TYPE_CHECKING:
     from flare_geo.nn.block import FlareBlock
@@ -26,6 +26,7 @@ def cpp_block(block: "FlareBlock", x: Tensor, layout: Layout) -> Tensor | None:
         _is_layer_norm(norm1)
         and _is_layer_norm(norm2)
         and isinstance(conv.q_norm, nn.Identity)
+        and conv.attention is flare_attention
         and all(chain.is_chain for chain in (k_mlp, v_mlp, mlp))
         and len(k_mlp.layers) == len(v_mlp.layers)
         and k_mlp.act == v_mlp.act == mlp.act

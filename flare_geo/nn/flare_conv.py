@@ -1,5 +1,6 @@
 """FLARE attention as a layer on packed point clouds."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor, nn
@@ -31,6 +32,9 @@ class FlareConv(nn.Module):
 
     Q holds M learned latents a head. Points are a set: the layer is equivariant to their order and
     uses no `edge_index`. Clouds of a batch do not see each other and are never padded.
+
+    The attribute `attention` is :func:`flare_geo.ops.flare_attention`; another one can be handed
+    in, as :func:`flare_geo.distributed.shard_points` does.
 
     Args:
         in_channels: width of x.
@@ -94,6 +98,7 @@ class FlareConv(nn.Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.heads, self.num_latents = heads, num_latents
         self.scale, self.init, self.backend = scale, init, backend
+        self.attention: Callable[..., Tensor] = flare_attention
         width = out_channels // heads
         layers = (kv_layers, kv_layers) if isinstance(kv_layers, int) else kv_layers
         hidden = kv_channels if isinstance(kv_channels, (tuple, list)) else (kv_channels,) * 2
@@ -121,7 +126,7 @@ class FlareConv(nn.Module):
         layout = layout_of(x, self.in_channels, ptr, batch)
         k, v = apply_together([self.k_mlp, self.v_mlp], x)
         q, k, v = self._heads(k, v)
-        y = flare_attention(q, k, v, layout, scale=self.scale, backend=self.backend)
+        y = self.attention(q, k, v, layout, scale=self.scale, backend=self.backend)
         out: Tensor = self.lin_out(y.flatten(-2))
         return out
 

@@ -1,0 +1,85 @@
+"""A model whose clouds are spread over ranks: who has which points, and what has to be added up."""
+
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from flare_geo.distributed.attention import gather, sharded_attention
+from flare_geo.ops import Layout, make_layout
+
+
+def share_of(ptr: Tensor | Layout, rank: int, world_size: int) -> tuple[Tensor, Tensor]:
+    """The points of a rank: an even part of every cloud, next to each other.
+
+    Shapes:
+        - **ptr:** `[B+1]`; **returns** the indices `[n]` of the points, and their own `[B+1]`
+
+    Raises:
+        ValueError: if there is no such rank.
+    """
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank must be 0 to {world_size - 1}, got {rank}")
+    if not isinstance(ptr, Layout):
+        ptr = make_layout(ptr, int(ptr[-1]), ptr.device)
+    starts, sizes = ptr.ptr[:-1], ptr.ptr.diff()
+    first, last = (sizes * r // world_size for r in (rank, rank + 1))
+    counts = last - first
+    own = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    cloud = torch.arange(len(sizes), device=counts.device).repeat_interleave(counts)
+    inside = torch.arange(len(cloud), device=counts.device) - own[cloud]
+    return starts[cloud] + first[cloud] + inside, own
+
+
+def shard_points(model: nn.Module, group: dist.ProcessGroup | None = None) -> None:
+    """Let the layers of a model attend to clouds whose points are spread over a group.
+
+    Each layer with an `attention`, as :class:`flare_geo.nn.FlareConv`, is handed the sharded one.
+
+    Raises:
+        ValueError: if no layer has one.
+    """
+    layers = [m for m in model.modules() if hasattr(m, "attention")]
+    if not layers:
+        raise ValueError(
+            f"{type(model).__name__} has no layer with an attention to be handed another one: "
+            "points can be spread for FLARE models"
+        )
+    for layer in layers:
+        layer.attention = partial(sharded_attention, group=group)  # type: ignore[assignment]
+
+
+def add_gradients(model: nn.Module, group: dist.ProcessGroup | None = None) -> None:
+    """Add up the gradients of all weights over the ranks, in one message of their number.
+
+    A weight without a gradient on this rank, which may have no point at all, counts as zero.
+    """
+    weights = [p for p in model.parameters() if p.requires_grad]
+    for weight in weights:
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+    grads = [weight.grad for weight in weights if weight.grad is not None]
+    flat = torch.stack(gather(torch.cat([g.flatten() for g in grads]), group)).sum(dim=0)
+    for grad, total in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+        grad.copy_(total.view_as(grad))
+
+
+def sum_across(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
+    """The sum of x over the ranks, for a loss that all ranks compute alike from sums over points.
+
+    Its gradient is the gradient of that loss, not of the sum of the ranks' copies of it.
+    """
+    total: Tensor = _Sum.apply(x, group)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+        return torch.stack(gather(x, group)).sum(dim=0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
