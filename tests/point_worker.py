@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from flare_geo.distributed import add_gradients, shard_points, share_of, sum_across
 from flare_geo.nn import Flare
+from flare_geo.ops import ptr_to_batch
 
 
 def problem(sizes, dtype):
@@ -23,7 +24,7 @@ def problem(sizes, dtype):
 def loss_of(pred, y, ptr, total=lambda x: x):
     """Mean over the clouds of ||pred - y||^2 / ||y||^2."""
     sums = torch.stack([(pred - y).square().sum(1), y.square().sum(1)], dim=1)
-    cloud = torch.arange(len(ptr) - 1).repeat_interleave(ptr.diff())
+    cloud = ptr_to_batch(ptr)
     over, under = total(sums.new_zeros(len(ptr) - 1, 2).index_add(0, cloud, sums)).unbind(1)
     return (over / under.clamp(min=1e-9)).mean()
 

@@ -8,8 +8,8 @@ parts p, the merge and its gradient are
     z = \sum_p w_p z_p, \qquad
     dz_p = w_p\, dz, \qquad dl_p = w_p\, ((z_p - z) \cdot dz + dl)
 
-where dz is the sum of what the ranks have of it. So `H M (D + 1)` numbers a cloud leave a rank in
-either direction, whatever the number of points.
+where dz is the sum of what the ranks have of it. So at most `H M (D + 1)` numbers a cloud leave a
+rank in either direction, whatever the number of points.
 """
 
 from typing import Any
@@ -75,7 +75,7 @@ class _Merge(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         z, lse, merged, total = ctx.saved_tensors
-        dz = torch.stack(gather(grads[0], ctx.group)).sum(dim=0)  # in the order of the ranks
+        dz = add_up(grads[0], ctx.group)
         nobody = total.isneginf()  # no rank has a point of the cloud
         weight = (lse - total.masked_fill(nobody, 0.0)).exp().unsqueeze(-1)  # [B, H, M, 1]
         dlse = weight * (z - merged) * dz
@@ -88,3 +88,8 @@ def gather(x: Tensor, group: dist.ProcessGroup | None) -> list[Tensor]:
     parts = [torch.empty_like(x) for _ in range(dist.get_world_size(group))]
     dist.all_gather(parts, x, group=group)
     return parts
+
+
+def add_up(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """The sum over the ranks, in their order: the same bits on all."""
+    return torch.stack(gather(x, group)).sum(dim=0)

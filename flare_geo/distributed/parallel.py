@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from flare_geo.distributed.attention import gather, sharded_attention
-from flare_geo.ops import Layout, make_layout
+from flare_geo.distributed.attention import add_up, sharded_attention
+from flare_geo.ops import Layout, make_layout, ptr_to_batch
 
 
 def share_of(ptr: Tensor | Layout, rank: int, world_size: int) -> tuple[Tensor, Tensor]:
@@ -28,7 +28,7 @@ def share_of(ptr: Tensor | Layout, rank: int, world_size: int) -> tuple[Tensor, 
     first, last = (sizes * r // world_size for r in (rank, rank + 1))
     counts = last - first
     own = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    cloud = torch.arange(len(sizes), device=counts.device).repeat_interleave(counts)
+    cloud = ptr_to_batch(own)
     inside = torch.arange(len(cloud), device=counts.device) - own[cloud]
     return starts[cloud] + first[cloud] + inside, own
 
@@ -61,7 +61,7 @@ def add_gradients(model: nn.Module, group: dist.ProcessGroup | None = None) -> N
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)
     grads = [weight.grad for weight in weights if weight.grad is not None]
-    flat = torch.stack(gather(torch.cat([g.flatten() for g in grads]), group)).sum(dim=0)
+    flat = add_up(torch.cat([g.flatten() for g in grads]), group)
     for grad, total in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
         grad.copy_(total.view_as(grad))
 
@@ -78,7 +78,7 @@ def sum_across(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-        return torch.stack(gather(x, group)).sum(dim=0)
+        return add_up(x, group)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from flare_geo.nn.mlp import ResidualMLP, has_hooks
+from flare_geo.nn.mlp import ResidualMLP, has_hooks, weights_and_biases
 from flare_geo.ops import Layout, flare_attention
+from flare_geo.ops.chain import stack_chains
 
 if TYPE_CHECKING:
     from flare_geo.nn.block import FlareBlock
@@ -74,8 +75,5 @@ def _norm(norm: nn.Module) -> Tensor:
 
 def _chains(*mlps: ResidualMLP) -> tuple[Tensor, Tensor]:
     """Weights `[G, L, C, C]` and biases `[G, L, C]`."""
-    linears = [linear for mlp in mlps for linear in (*mlp.layers, mlp.lin_out)]
-    weight = torch.stack([linear.weight for linear in linears])
-    bias = torch.stack([linear.bias for linear in linears])
-    weight = weight.view(len(mlps), -1, *weight.shape[1:])
-    return weight, bias.view(weight.shape[:3])
+    weights, biases = weights_and_biases(mlps)
+    return stack_chains(weights), stack_chains(biases)

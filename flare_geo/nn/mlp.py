@@ -1,7 +1,7 @@
 """The residual MLP of FLARE: keys, values, feed-forward, embedding and head are all made of it."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -86,14 +86,20 @@ class ResidualMLP(nn.Module):
         return y + x if self.output_residual else y
 
     @property
+    def linears(self) -> list[nn.Linear]:
+        """All linears, in the order in which a point meets them."""
+        return cast(list[nn.Linear], [*self.layers, self.lin_out])
+
+    @property
     def is_chain(self) -> bool:
         """Whether all widths are one and both residuals are there: the fused kernel's case."""
-        linears = [*self.layers, self.lin_out]
         return (
             len(self.layers) > 0
             and self.input_residual
             and self.output_residual
-            and all(type(linear) is nn.Linear and linear.bias is not None for linear in linears)
+            and all(
+                type(linear) is nn.Linear and linear.bias is not None for linear in self.linears
+            )
         )
 
 
@@ -105,14 +111,16 @@ def apply_together(mlps: Sequence[ResidualMLP], x: Tensor) -> tuple[Tensor, ...]
     """
     if not _can_be_fused(mlps, x):
         return tuple(mlp(x) for mlp in mlps)
-    linears = [[*mlp.layers, mlp.lin_out] for mlp in mlps]
-    return residual_chains(
-        x,
-        [[linear.weight for linear in chain] for chain in linears],
-        [[linear.bias for linear in chain] for chain in linears],
-        act=mlps[0].act,
-        backend=mlps[0].backend,
-    )
+    weights, biases = weights_and_biases(mlps)
+    return residual_chains(x, weights, biases, act=mlps[0].act, backend=mlps[0].backend)
+
+
+def weights_and_biases(
+    mlps: Sequence[ResidualMLP],
+) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    """What :func:`flare_geo.ops.chain.residual_chains` takes of MLPs that are chains."""
+    weights = [[linear.weight for linear in mlp.linears] for mlp in mlps]
+    return weights, [[linear.bias for linear in mlp.linears] for mlp in mlps]
 
 
 def _can_be_fused(mlps: Sequence[ResidualMLP], x: Tensor) -> bool:

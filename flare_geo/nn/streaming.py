@@ -144,11 +144,12 @@ def stream(
     layout = make_layout(ptr, points, device)
     place: Features | None = None
     blocks = [block for block in model.blocks if isinstance(block, FlareBlock)]
+    chunks = list(chunks_of(layout, chunk_size))
     z = torch.empty(0)
     try:
         for sweep in range(len(blocks) + 1):
             sums = _Sums(blocks[sweep].conv.q, layout.num_clouds) if sweep < len(blocks) else None
-            for chunk in chunks_of(layout, chunk_size):
+            for chunk in chunks:
                 if sweep == 0:
                     h = model.embed(model.features(read(chunk.points).to(device)))
                 else:

@@ -72,10 +72,13 @@ def residual_chains(
     kernel = _kernel(x, act, backend)
     if kernel is None:
         return tuple(plain_chain(x, w, b, act) for w, b in zip(weights, biases))
-    weight = torch.stack([w for chain in weights for w in chain])
-    bias = torch.stack([b for chain in biases for b in chain])
-    weight = weight.view(len(weights), -1, *weight.shape[1:])  # [G, L, C, C]
-    return kernel(x, weight, bias.view(weight.shape[:3]), act).unbind()
+    return kernel(x, stack_chains(weights), stack_chains(biases), act).unbind()
+
+
+def stack_chains(chains: Sequence[Sequence[Tensor]]) -> Tensor:
+    """L weights or biases of each of G chains as one `[G, L, ...]`, by one copy."""
+    flat = torch.stack([tensor for chain in chains for tensor in chain])
+    return flat.view(len(chains), -1, *flat.shape[1:])
 
 
 def plain_chain(

@@ -7,6 +7,7 @@ from torch.library import custom_op
 from flare_geo.ops.cpp import kernels
 from flare_geo.ops.cpp.kernels import Decoded, Encoded
 from flare_geo.ops.layout import Layout
+from flare_geo.ops.operators import register_gradients
 
 
 def encode(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> tuple[Tensor, Tensor]:
@@ -35,8 +36,8 @@ def encode_op(q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, scale: float) -> tup
 
 @custom_op("flare_geo::cpp_encode_backward", mutates_args=())
 def encode_backward_op(
-    dz: Tensor,
-    dlse: Tensor,
+    dz: Tensor | None,
+    dlse: Tensor | None,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -46,8 +47,9 @@ def encode_backward_op(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
-    dz = dz.contiguous()
-    e = (z * dz).sum(-1) - dlse
+    dz = torch.zeros_like(z) if dz is None else dz.contiguous()
+    inner = (z * dz).sum(-1)
+    e = inner if dlse is None else inner - dlse
     encoded = Encoded(v.contiguous(), dz, lse, e)
     return kernels.points_backward(q.contiguous(), k.contiguous(), ptr, scale, encoded)
 
@@ -140,10 +142,6 @@ def _point_shapes(k: Tensor) -> tuple[Tensor, Tensor]:
     return k.new_empty(k.shape), k.new_empty(k.shape[1], k.shape[0])
 
 
-def _like(*inputs: Tensor) -> tuple[Tensor, ...]:
-    return tuple(x.new_empty(x.shape) for x in inputs)
-
-
 encode_op.register_fake(lambda q, k, v, ptr, scale: _latent_shapes(q, ptr))
 decode_op.register_fake(lambda q, k, z, ptr, scale: _point_shapes(k))
 attention_op.register_fake(
@@ -153,36 +151,11 @@ attention_op.register_fake(
         _point_shapes(k)[1],
     )
 )
-encode_backward_op.register_fake(lambda dz, dlse, q, k, v, *_: _like(q, k, v))
-decode_backward_op.register_fake(lambda dy, q, k, z, *_: _like(q, k, z))
-attention_backward_op.register_fake(lambda dy, q, k, v, *_: _like(q, k, v))
-
-
-def _keep(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    *tensors, ctx.scale = inputs
-    ctx.save_for_backward(*tensors, *output)
-
-
-def _encode_gradient(ctx, dz, dlse):  # type: ignore[no-untyped-def]
-    *_, z, lse = ctx.saved_tensors
-    dz = torch.zeros_like(z) if dz is None else dz
-    dlse = torch.zeros_like(lse) if dlse is None else dlse
-    return *encode_backward_op(dz, dlse, *ctx.saved_tensors, ctx.scale), None, None
-
-
-def _keep_y(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    _keep(ctx, inputs, output)  # type: ignore[no-untyped-call]
-    ctx.mark_non_differentiable(*output[1:])
-
-
-def _decode_gradient(ctx, dy, _):  # type: ignore[no-untyped-def]
-    return *decode_backward_op(dy, *ctx.saved_tensors, ctx.scale), None, None
-
-
-def _gradient(ctx, dy, *_):  # type: ignore[no-untyped-def]
-    return *attention_backward_op(dy, *ctx.saved_tensors, ctx.scale), None, None
-
-
-encode_op.register_autograd(_encode_gradient, setup_context=_keep)
-decode_op.register_autograd(_decode_gradient, setup_context=_keep_y)
-attention_op.register_autograd(_gradient, setup_context=_keep_y)
+register_gradients(
+    encode_op,
+    encode_backward_op,
+    decode_op,
+    decode_backward_op,
+    attention_op,
+    attention_backward_op,
+)

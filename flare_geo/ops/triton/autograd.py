@@ -5,12 +5,11 @@ sizes. Kept for backward are inputs, outputs and normalisers, never scores. Grad
 gradients of their own.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from flare_geo.ops.operators import register_gradients
 from flare_geo.ops.triton.backward import latents_backward, points_backward
 from flare_geo.ops.triton.decode import decode
 from flare_geo.ops.triton.encode import encode
@@ -145,80 +144,11 @@ def _(
     return y, z, lse, r
 
 
-@encode_backward_op.register_fake
-def _(
-    dz: Tensor | None,
-    dlse: Tensor | None,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    ptr: Tensor,
-    z: Tensor,
-    lse: Tensor,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-
-
-@decode_backward_op.register_fake
-def _(
-    dy: Tensor,
-    q: Tensor,
-    k: Tensor,
-    z: Tensor,
-    ptr: Tensor,
-    y: Tensor,
-    r: Tensor,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), z.new_empty(z.shape)
-
-
-@attention_backward_op.register_fake
-def _(
-    dy: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    ptr: Tensor,
-    y: Tensor,
-    z: Tensor,
-    lse: Tensor,
-    r: Tensor,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.set_materialize_grads(False)
-    *tensors, ctx.scale = inputs
-    ctx.save_for_backward(*tensors, *output)
-
-
-def _keep_first(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _keep(ctx, inputs, output)
-    ctx.mark_non_differentiable(*output[1:])
-
-
-def _encode_gradient(ctx: Any, dz: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:
-    if dz is None and dlse is None:
-        return None, None, None, None, None
-    return *encode_backward_op(dz, dlse, *ctx.saved_tensors, ctx.scale), None, None
-
-
-def _decode_gradient(ctx: Any, dy: Tensor | None, *_: None) -> tuple[Any, ...]:
-    if dy is None:
-        return None, None, None, None, None
-    return *decode_backward_op(dy, *ctx.saved_tensors, ctx.scale), None, None
-
-
-def _attention_gradient(ctx: Any, dy: Tensor | None, *_: None) -> tuple[Any, ...]:
-    if dy is None:
-        return None, None, None, None, None
-    return *attention_backward_op(dy, *ctx.saved_tensors, ctx.scale), None, None
-
-
-encode_op.register_autograd(_encode_gradient, setup_context=_keep)
-decode_op.register_autograd(_decode_gradient, setup_context=_keep_first)
-attention_op.register_autograd(_attention_gradient, setup_context=_keep_first)
+register_gradients(
+    encode_op,
+    encode_backward_op,
+    decode_op,
+    decode_backward_op,
+    attention_op,
+    attention_backward_op,
+)
