@@ -1,24 +1,28 @@
-r"""FLARE attention of clouds whose points are spread over ranks.
+r"""States of clouds whose points are spread over ranks, joined with exact gradients.
 
-An encode is a sum over points (see `flare_geo/ops/README.md`): every rank encodes what it has, the
-parts are merged, and the decode is pointwise. With the weights :math:`w_p = \exp(l_p - l)` of the
-parts p, the merge and its gradient are
+A state is a sum over points, plain or normalised (see `flare_geo/ops/README.md`): every rank sums
+up what it has, the parts are merged, and everything else is pointwise. So what leaves a rank in
+either direction is a state a cloud, for FLARE `H M (D + 1)` numbers, whatever the number of points.
 
-.. math::
-    z = \sum_p w_p z_p, \qquad
-    dz_p = w_p\, dz, \qquad dl_p = w_p\, ((z_p - z) \cdot dz + dl)
-
-where dz is the sum of what the ranks have of it. So at most `H M (D + 1)` numbers a cloud leave a
-rank in either direction, whatever the number of points.
+Every rank goes on from the merged state with points of its own: its gradient is the sum of what
+the ranks have of it, pulled back through the merge to the part of this rank.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from flare_geo.ops import Layout, flare_decode, flare_encode, merge_encodings
+from flare_geo.ops import (
+    Layout,
+    Merge,
+    State,
+    flare_decode,
+    flare_encode,
+    merge_encodings,
+)
 
 
 def sharded_attention(
@@ -50,36 +54,68 @@ def sharded_attention(
         - **q:** `[H, M, D]` or `[B, H, M, D]`; **k, v:** `[n, H, D]`; **ptr:** `[B+1]`
         - **returns** `[n, H, D]`
     """
-    z, lse = flare_encode(q, k, v, ptr, scale=scale, backend=backend)
-    z = merge_across(z, lse, group)
+    own = flare_encode(q, k, v, ptr, scale=scale, backend=backend)
+    z, _ = merge_across(merge_encodings, own, group)
     return flare_decode(q, k, z, ptr, scale=scale, backend=backend)
 
 
-def merge_across(z: Tensor, lse: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
-    """Join the encodings of all ranks: the `z [B, H, M, D]` of whole clouds, the same on all."""
-    merged: Tensor = _Merge.apply(z, lse, group)  # type: ignore[no-untyped-call]
+def merge_across(merge: Merge, state: State, group: dist.ProcessGroup | None = None) -> State:
+    """Join the states of all ranks: that of whole clouds, the same on all.
+
+    Args:
+        merge: how, such as :func:`flare_geo.ops.merge_encodings` or
+            :func:`flare_geo.ops.merge_sums`.
+        state: of the points of this rank, tensors `[B, ...]`.
+        group: the ranks; all if None.
+    """
+    merged: State = _Merge.apply(merge, group, *state)  # type: ignore[no-untyped-call]
     return merged
 
 
 class _Merge(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, lse: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-        wide = torch.promote_types(z.dtype, lse.dtype)
-        parts = gather(torch.cat([z.to(wide), lse.to(wide).unsqueeze(-1)], dim=-1), group)
-        merged, total = merge_encodings(*((part[..., :-1], part[..., -1]) for part in parts))
-        merged = merged.to(z.dtype)
-        ctx.save_for_backward(z, lse, merged, total)
-        ctx.group = group
-        return merged
+    def forward(ctx: Any, merge: Merge, group: dist.ProcessGroup | None, *state: Tensor) -> State:
+        shapes = [tensor.shape for tensor in state]
+        message = _pack(state)
+        parts = [_unpack(part, shapes, state) for part in gather(message, group)]
+        ctx.merge, ctx.group, ctx.rank = merge, group, dist.get_rank(group)
+        ctx.ranks, ctx.width = len(parts), len(state)
+        ctx.save_for_backward(*(tensor for part in parts for tensor in part))
+        ctx.set_materialize_grads(False)
+        return merge(*parts)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        z, lse, merged, total = ctx.saved_tensors
-        dz = add_up(grads[0], ctx.group)
-        nobody = total.isneginf()  # no rank has a point of the cloud
-        weight = (lse - total.masked_fill(nobody, 0.0)).exp().unsqueeze(-1)  # [B, H, M, 1]
-        dlse = weight * (z - merged) * dz
-        return (weight * dz).to(z.dtype), dlse.sum(-1).to(lse.dtype), None
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        saved, width = ctx.saved_tensors, ctx.width
+        parts = [saved[i * width : (i + 1) * width] for i in range(ctx.ranks)]
+        used = [i for i, grad in enumerate(grads) if grad is not None]  # alike on all ranks
+        given = [grad for grad in grads if grad is not None]
+        total = _unpack(add_up(_pack(given), ctx.group), [g.shape for g in given], given)
+        with torch.enable_grad():
+            own = tuple(tensor.detach().requires_grad_() for tensor in parts[ctx.rank])
+            parts[ctx.rank] = own
+            merged = ctx.merge(*parts)
+            pulled = torch.autograd.grad([merged[i] for i in used], own, total, allow_unused=True)
+        return None, None, *pulled
+
+
+def _pack(tensors: Sequence[Tensor]) -> Tensor:
+    """One message `[numbers]` of several tensors, in the widest of their dtypes."""
+    flat = [tensor.flatten() for tensor in tensors]
+    wide = flat[0].dtype
+    for tensor in flat:
+        wide = torch.promote_types(wide, tensor.dtype)
+    return torch.cat([tensor.to(wide) for tensor in flat])
+
+
+def _unpack(
+    message: Tensor, shapes: Sequence[torch.Size], like: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    parts = message.split([shape.numel() for shape in shapes])
+    return tuple(
+        part.view(shape).to(tensor.dtype)
+        for part, shape, tensor in zip(parts, shapes, like, strict=True)
+    )
 
 
 def gather(x: Tensor, group: dist.ProcessGroup | None) -> list[Tensor]:

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from flare_geo.distributed.attention import add_up, sharded_attention
+from flare_geo.distributed.attention import add_up, merge_across
 from flare_geo.ops import Layout, make_layout, ptr_to_batch
 
 
@@ -34,21 +34,24 @@ def share_of(ptr: Tensor | Layout, rank: int, world_size: int) -> tuple[Tensor, 
 
 
 def shard_points(model: nn.Module, group: dist.ProcessGroup | None = None) -> None:
-    """Let the layers of a model attend to clouds whose points are spread over a group.
+    """Let the mixers of a model see clouds whose points are spread over a group.
 
-    Each layer with an `attention`, as :class:`flare_geo.nn.FlareConv`, is handed the sharded one.
+    Each mixer whose points meet in sums, as :class:`flare_geo.nn.FlareConv`, is handed what joins
+    the sums of all ranks.
 
     Raises:
-        ValueError: if no layer has one.
+        ValueError: if the model has no such mixer, or one whose points meet pair by pair.
     """
-    layers = [m for m in model.modules() if hasattr(m, "attention")]
-    if not layers:
+    modules: list[Any] = list(model.modules())
+    mixers = [m.sums for m in modules if hasattr(type(m), "sums")]  # says what cannot be cut
+    mixers = mixers or [m for m in modules if hasattr(m, "join")]
+    if not mixers:
         raise ValueError(
-            f"{type(model).__name__} has no layer with an attention to be handed another one: "
-            "points can be spread for FLARE models"
+            f"{type(model).__name__} has no mixer whose sums could be joined over ranks: points "
+            "can be spread for FLARE and other models of blocks"
         )
-    for layer in layers:
-        layer.attention = partial(sharded_attention, group=group)  # type: ignore[assignment]
+    for mixer in mixers:
+        mixer.join = partial(merge_across, group=group)
 
 
 def add_gradients(model: nn.Module, group: dist.ProcessGroup | None = None) -> None:

@@ -1,21 +1,79 @@
 """The one residual block: a mixer and a feed-forward network, each behind a norm."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from flare_geo.nn.cpp_block import cpp_block
-from flare_geo.nn.flare_conv import FlareConv, layout_of
+from flare_geo.nn.flare_conv import FlareConv
+from flare_geo.nn.mixer import SumMixer, layout_of
 from flare_geo.nn.mlp import Init, ResidualMLP, reset_linears
 from flare_geo.nn.norm import Norm, make_norm
-from flare_geo.ops import Layout
+from flare_geo.ops import Layout, State
 from flare_geo.ops.chain import Activation
 
 
-class FlareBlock(nn.Module):
-    r"""Pre-norm residual block of `FLARE <https://arxiv.org/abs/2508.12594>`_.
+class Block(nn.Module):
+    r"""Pre-norm residual block around any mixer.
 
     .. math::
-        x \leftarrow x + \mathrm{FlareConv}(\mathrm{norm}_1(x)), \qquad
+        x \leftarrow x + \mathrm{mixer}(\mathrm{norm}_1(x)), \qquad
         x \leftarrow x + \mathrm{MLP}(\mathrm{norm}_2(x))
+
+    Args:
+        mixer: called with x, `ptr` and `pos`.
+        mlp: pointwise.
+        norm1: before the mixer.
+        norm2: before the MLP.
+
+    Shapes:
+        - **x:** `[N, C]`; **ptr:** `[B+1]`; **pos:** `[N, d]`, for mixers that want it;
+          **returns** `[N, C]`
+    """
+
+    def __init__(self, mixer: nn.Module, mlp: nn.Module, norm1: nn.Module, norm2: nn.Module):
+        super().__init__()
+        self.norm1, self.conv, self.norm2, self.mlp = norm1, mixer, norm2, mlp
+
+    def forward(
+        self, x: Tensor, ptr: Tensor | Layout | None = None, pos: Tensor | None = None
+    ) -> Tensor:
+        """`[N, C]` to `[N, C]`."""
+        x = x + self.conv(self.norm1(x), ptr, pos=pos)
+        x = x + self.mlp(self.norm2(x))
+        return x
+
+    @property
+    def sums(self) -> SumMixer:
+        """The mixer, where it can be cut.
+
+        Raises:
+            ValueError: if its points meet in other ways than in sums.
+        """
+        if not isinstance(self.conv, SumMixer):
+            raise ValueError(
+                f"the points of a {type(self.conv).__name__} meet pair by pair: it can be neither "
+                "cut into chunks nor spread over ranks"
+            )
+        return self.conv
+
+    def encode(
+        self, x: Tensor, ptr: Tensor | Layout | None = None, states: Sequence[State] = ()
+    ) -> State:
+        """The next state of the mixer, see :meth:`flare_geo.nn.mixer.SumMixer.encode`."""
+        return self.sums.encode(self.norm1(x), ptr, states)
+
+    def decode(
+        self, x: Tensor, states: Sequence[State], ptr: Tensor | Layout | None = None
+    ) -> Tensor:
+        """What :meth:`forward` gives for points of clouds whose states are known: pointwise."""
+        x = x + self.sums.decode(self.norm1(x), states, ptr)
+        x = x + self.mlp(self.norm2(x))
+        return x
+
+
+class FlareBlock(Block):
+    r"""Block of `FLARE <https://arxiv.org/abs/2508.12594>`_: :class:`FlareConv` and a residual MLP.
 
     Args:
         channels: width of x.
@@ -31,6 +89,8 @@ class FlareBlock(nn.Module):
         norm: ``"layer"`` or ``"rms"``.
         init: ``"paper"`` or ``"default"``.
         backend: see :func:`flare_geo.ops.flare_attention`.
+        ffn_act: activation of the feed-forward MLP; `act` if None.
+        mixer: another mixer in place of the FlareConv.
 
     Shapes:
         - **x:** `[N, channels]`; **ptr:** `[B+1]` or **batch:** `[N]`; **returns** `[N, channels]`
@@ -56,10 +116,10 @@ class FlareBlock(nn.Module):
         norm: Norm = "layer",
         init: Init = "paper",
         backend: str = "auto",
+        ffn_act: Activation | None = None,
+        mixer: nn.Module | None = None,
     ) -> None:
-        super().__init__()
-        self.norm1 = make_norm(norm, channels)
-        self.conv = FlareConv(
+        conv = mixer or FlareConv(
             channels,
             heads=heads,
             num_latents=num_latents,
@@ -72,37 +132,24 @@ class FlareBlock(nn.Module):
             act=act,
             norm=norm,
         )
-        self.norm2 = make_norm(norm, channels)
-        self.mlp = ResidualMLP(
-            channels, channels, ffn_channels, ffn_layers, act=act, backend=backend
+        mlp = ResidualMLP(
+            channels, channels, ffn_channels, ffn_layers, act=ffn_act or act, backend=backend
         )
-        reset_linears(self.mlp, init)
+        reset_linears(mlp, init)
+        super().__init__(conv, mlp, make_norm(norm, channels), make_norm(norm, channels))
+        self.channels = channels
 
-    def forward(
-        self, x: Tensor, ptr: Tensor | Layout | None = None, batch: Tensor | None = None
-    ) -> Tensor:
-        """`[N, channels]` to `[N, channels]`."""
-        layout = layout_of(x, self.conv.in_channels, ptr, batch)
-        if self.conv.backend == "cpp" and (y := cpp_block(self, x, layout)) is not None:
-            return y
-        x = x + self.conv(self.norm1(x), layout)
-        x = x + self.mlp(self.norm2(x))
-        return x
-
-    def encode(
-        self, x: Tensor, ptr: Tensor | Layout | None = None, batch: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """`z [B, H, M, D]` and `lse [B, H, M]` of the mixer, see :meth:`FlareConv.encode`."""
-        return self.conv.encode(self.norm1(x), ptr, batch)
-
-    def decode(
+    def forward(  # type: ignore[override]
         self,
         x: Tensor,
-        z: Tensor,
         ptr: Tensor | Layout | None = None,
         batch: Tensor | None = None,
+        pos: Tensor | None = None,
     ) -> Tensor:
-        """What :meth:`forward` gives for points of clouds whose latents are known: pointwise."""
-        x = x + self.conv.decode(self.norm1(x), z, ptr, batch)
-        x = x + self.mlp(self.norm2(x))
-        return x
+        """`[N, channels]` to `[N, channels]`."""
+        layout = layout_of(x, self.channels, ptr, batch)
+        if isinstance(self.conv, FlareConv) and self.conv.backend == "cpp":
+            y = cpp_block(self, x, layout)
+            if y is not None:
+                return y
+        return super().forward(x, layout, pos)

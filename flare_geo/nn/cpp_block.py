@@ -1,12 +1,13 @@
 """When a block can run as the one C++ operator, and its weights for it."""
 
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
 
+from flare_geo.nn.flare_conv import FlareConv
 from flare_geo.nn.mlp import ResidualMLP, has_hooks, weights_and_biases
-from flare_geo.ops import Layout, flare_attention
+from flare_geo.ops import Layout
 from flare_geo.ops.chain import stack_chains
 
 if TYPE_CHECKING:
@@ -20,14 +21,14 @@ def cpp_block(block: "FlareBlock", x: Tensor, layout: Layout) -> Tensor | None:
     It does not for other norms than LayerNorm, q/k norms, MLPs that are no chains of one width, or
     where somebody listens to what passes between the layers.
     """
-    conv, mlp = block.conv, block.mlp
+    conv, mlp = _parts(block)
     k_mlp, v_mlp = conv.k_mlp, conv.v_mlp
     norm1, norm2 = block.norm1, block.norm2
     if not (
         _is_layer_norm(norm1)
         and _is_layer_norm(norm2)
         and isinstance(conv.q_norm, nn.Identity)
-        and conv.attention is flare_attention
+        and conv.join is None
         and all(chain.is_chain for chain in (k_mlp, v_mlp, mlp))
         and len(k_mlp.layers) == len(v_mlp.layers)
         and k_mlp.act == v_mlp.act == mlp.act
@@ -52,7 +53,7 @@ def weights_of(block: "FlareBlock") -> "Weights":
     """The parameters of a block as the operator takes them."""
     from flare_geo.ops.cpp import Weights
 
-    conv = block.conv
+    conv, mlp = _parts(block)
     return Weights(
         conv.q,
         _norm(block.norm1),
@@ -60,8 +61,12 @@ def weights_of(block: "FlareBlock") -> "Weights":
         conv.lin_out.weight,
         conv.lin_out.bias,
         _norm(block.norm2),
-        *_chains(block.mlp),
+        *_chains(mlp),
     )
+
+
+def _parts(block: "FlareBlock") -> tuple[FlareConv, ResidualMLP]:
+    return cast(FlareConv, block.conv), cast(ResidualMLP, block.mlp)
 
 
 def _is_layer_norm(norm: nn.Module) -> TypeGuard[nn.LayerNorm]:

@@ -6,19 +6,18 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from flare_geo.nn.block import FlareBlock
-from flare_geo.nn.flare_conv import FlareConv, layout_of
+from flare_geo.nn.flare_conv import FlareConv
+from flare_geo.nn.mixers import make_mixer
 from flare_geo.nn.mlp import FourierFeatures, Init, ResidualMLP, reset_linears
-from flare_geo.nn.model import PointModel
+from flare_geo.nn.model import BlockModel
 from flare_geo.nn.norm import Norm, make_norm
 from flare_geo.nn.official import convert_official, read_official
-from flare_geo.ops import Layout
 from flare_geo.ops.chain import Activation
 
 
-class Flare(PointModel):
+class Flare(BlockModel):
     r"""Point-to-point model of `"FLARE: Fast Low-rank Attention Routing Engine"
     <https://arxiv.org/abs/2508.12594>`_: residual MLP in, `num_layers` blocks, norm, residual MLP
     out.
@@ -36,7 +35,9 @@ class Flare(PointModel):
         ffn_layers: inner layers of the feed-forward MLPs.
         io_layers: inner layers of the embedding and of the head.
         kv_channels: hidden width of the K and V MLPs, one number or (K, V); C if None.
-        ffn_channels: hidden width of the feed-forward MLPs; C if None.
+        ffn_channels: hidden width of the feed-forward MLPs; C if None. A width other than C, with
+            `ffn_layers` 0, is the usual two linears without skips.
+        ffn_act: activation of the feed-forward MLPs; `act` if None.
         embed_channels: hidden width of the embedding; C if None.
         scale: factor of the scores.
         qk_norm: whether queries and keys are normalised.
@@ -48,6 +49,10 @@ class Flare(PointModel):
         backend: see :func:`flare_geo.ops.flare_attention`.
         checkpoint_blocks: keep only the input of each block for the backward pass and compute the
             block once more there: less memory, about a third more time.
+        mixer: what mixes the points in each block, a name of :data:`flare_geo.nn.MIXERS`; one other
+            than ``"flare"`` takes `heads` and what `mixer_args` says, and not `num_latents`,
+            `kv_layers`, `kv_channels`, `scale`, `qk_norm` and `backend`.
+        mixer_args: arguments of another mixer.
 
     Shapes:
         - **x:** `[N, in_channels]`; **ptr:** `[B+1]` or **batch:** `[N]` sorted
@@ -83,6 +88,9 @@ class Flare(PointModel):
         init: Init = "paper",
         backend: str = "auto",
         checkpoint_blocks: bool = False,
+        ffn_act: Activation | None = None,
+        mixer: str = "flare",
+        mixer_args: dict[str, Any] | None = None,
     ) -> None:
         arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(in_channels, out_channels)
@@ -97,6 +105,11 @@ class Flare(PointModel):
             act=act,
             input_residual=False,
         )
+        if mixer == "flare" and mixer_args:
+            raise ValueError(
+                f"mixer_args are those of another mixer, got {', '.join(mixer_args)} for 'flare', "
+                "whose arguments are the model's own"
+            )
         self.blocks = nn.ModuleList(
             FlareBlock(
                 hidden_channels,
@@ -112,6 +125,10 @@ class Flare(PointModel):
                 norm=norm,
                 init=init,
                 backend=backend,
+                ffn_act=ffn_act,
+                mixer=None
+                if mixer == "flare"
+                else make_mixer(mixer, hidden_channels, heads, mixer_args),
             )
             for _ in range(num_layers)
         )
@@ -127,17 +144,13 @@ class Flare(PointModel):
         reset_linears(self.embed, init)
         reset_linears(self.head, init)
 
-    def forward(
-        self, x: Tensor, ptr: Tensor | Layout | None = None, batch: Tensor | None = None
-    ) -> Tensor:
-        """`[N, in_channels]` to `[N, out_channels]`."""
-        layout = layout_of(x, self.in_channels, ptr, batch)
-        h = self.embed(self.features(x))
-        for block in self.blocks:
-            if self.checkpoint_blocks and torch.is_grad_enabled():
-                h = checkpoint(block, h, layout, use_reentrant=False)
-            else:
-                h = block(h, layout)
+    def begin(self, x: Tensor) -> Tensor:
+        """Fourier features and embedding: `[N, in_channels]` to `[N, C]`."""
+        h: Tensor = self.embed(self.features(x))
+        return h
+
+    def end(self, h: Tensor) -> Tensor:
+        """Norm and head: `[N, C]` to `[N, out_channels]`."""
         y: Tensor = self.head(self.norm(h))
         return y
 
@@ -170,7 +183,7 @@ class Flare(PointModel):
         from flare_geo.ops import cpp
 
         convs = [block.conv for block in self.blocks if isinstance(block, FlareBlock)]
-        widths = {conv.q.shape[-1] for conv in convs}
+        widths = {conv.q.shape[-1] if isinstance(conv, FlareConv) else 0 for conv in convs}
         return widths <= set(cpp.WIDTHS) and not torch.is_autocast_enabled("cpu")
 
     @classmethod

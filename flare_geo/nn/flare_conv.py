@@ -1,26 +1,27 @@
 """FLARE attention as a layer on packed point clouds."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
 
+from flare_geo.nn.mixer import SumMixer, layout_of
 from flare_geo.nn.mlp import Init, ResidualMLP, apply_together, reset_linears
 from flare_geo.nn.norm import Norm, make_norm
 from flare_geo.ops import (
     Layout,
-    batch_to_ptr,
+    State,
     flare_attention,
     flare_decode,
     flare_encode,
-    make_layout,
+    merge_encodings,
 )
 from flare_geo.ops.chain import Activation
 
 LATENT_STD = {"paper": 0.1, "default": 1.0}
 
 
-class FlareConv(nn.Module):
+class FlareConv(SumMixer):
     r"""FLARE attention from `"FLARE: Fast Low-rank Attention Routing Engine"
     <https://arxiv.org/abs/2508.12594>`_: global mixing of a point cloud at linear cost.
 
@@ -32,9 +33,6 @@ class FlareConv(nn.Module):
 
     Q holds M learned latents a head. Points are a set: the layer is equivariant to their order and
     uses no `edge_index`. Clouds of a batch do not see each other and are never padded.
-
-    The attribute `attention` is :func:`flare_geo.ops.flare_attention`; another one can be handed
-    in, as :func:`flare_geo.distributed.shard_points` does.
 
     Args:
         in_channels: width of x.
@@ -68,6 +66,8 @@ class FlareConv(nn.Module):
         torch.Size([500, 32])
     """
 
+    merges = (merge_encodings,)
+
     def __init__(
         self,
         in_channels: int,
@@ -98,7 +98,6 @@ class FlareConv(nn.Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.heads, self.num_latents = heads, num_latents
         self.scale, self.init, self.backend = scale, init, backend
-        self.attention: Callable[..., Tensor] = flare_attention
         width = out_channels // heads
         layers = (kv_layers, kv_layers) if isinstance(kv_layers, int) else kv_layers
         hidden = kv_channels if isinstance(kv_channels, (tuple, list)) else (kv_channels,) * 2
@@ -119,45 +118,54 @@ class FlareConv(nn.Module):
         reset_linears(self, self.init)
         nn.init.normal_(self.q, std=LATENT_STD[self.init])
 
-    def forward(
-        self, x: Tensor, ptr: Tensor | Layout | None = None, batch: Tensor | None = None
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        ptr: Tensor | Layout | None = None,
+        batch: Tensor | None = None,
+        pos: Tensor | None = None,
     ) -> Tensor:
         """Mix the points of each cloud: `[N, in_channels]` to `[N, out_channels]`."""
         layout = layout_of(x, self.in_channels, ptr, batch)
         k, v = apply_together([self.k_mlp, self.v_mlp], x)
         q, k, v = self._heads(k, v)
-        y = self.attention(q, k, v, layout, scale=self.scale, backend=self.backend)
-        out: Tensor = self.lin_out(y.flatten(-2))
-        return out
+        if self.join is None:
+            y = flare_attention(q, k, v, layout, scale=self.scale, backend=self.backend)
+        else:
+            z, _ = self.joined(
+                flare_encode(q, k, v, layout, scale=self.scale, backend=self.backend)
+            )
+            y = flare_decode(q, k, z, layout, scale=self.scale, backend=self.backend)
+        return self._out(y)
 
     def encode(
-        self, x: Tensor, ptr: Tensor | Layout | None = None, batch: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+        self, x: Tensor, ptr: Tensor | Layout | None = None, states: Sequence[State] = ()
+    ) -> State:
         """First half: what :func:`flare_geo.ops.merge_encodings` joins for parts of clouds.
 
         Shapes:
             - **x:** `[N, in_channels]`; **returns** z `[B, H, M, D]` and lse `[B, H, M]`
         """
-        layout = layout_of(x, self.in_channels, ptr, batch)
+        layout = layout_of(x, self.in_channels, ptr)
         q, k, v = self._heads(*apply_together([self.k_mlp, self.v_mlp], x))
         return flare_encode(q, k, v, layout, scale=self.scale, backend=self.backend)
 
     def decode(
-        self,
-        x: Tensor,
-        z: Tensor,
-        ptr: Tensor | Layout | None = None,
-        batch: Tensor | None = None,
+        self, x: Tensor, states: Sequence[State], ptr: Tensor | Layout | None = None
     ) -> Tensor:
         """Second half, pointwise: x may be other points than those that were encoded.
 
         Shapes:
-            - **x:** `[N, in_channels]`; **z:** `[B, H, M, D]`; **returns** `[N, out_channels]`
+            - **x:** `[N, in_channels]`; **states:** one pair (z, lse); **returns**
+              `[N, out_channels]`
         """
-        layout = layout_of(x, self.in_channels, ptr, batch)
+        layout = layout_of(x, self.in_channels, ptr)
         k = self.k_mlp(x)
         q, k, _ = self._heads(k, k)
-        y = flare_decode(q, k, z.to(k.dtype), layout, scale=self.scale, backend=self.backend)
+        z = states[0][0].to(k.dtype)
+        return self._out(flare_decode(q, k, z, layout, scale=self.scale, backend=self.backend))
+
+    def _out(self, y: Tensor) -> Tensor:
         out: Tensor = self.lin_out(y.flatten(-2))
         return out
 
@@ -173,18 +181,3 @@ class FlareConv(nn.Module):
             f"{self.in_channels}, {self.out_channels}, heads={self.heads}, "
             f"num_latents={self.num_latents}, scale={self.scale}"
         )
-
-
-def layout_of(
-    x: Tensor, in_channels: int, ptr: Tensor | Layout | None, batch: Tensor | None
-) -> Layout:
-    """The checked clouds of `x [N, in_channels]`, from `ptr` or from a sorted `batch`."""
-    if x.ndim != 2 or x.shape[1] != in_channels:
-        raise ValueError(f"x must be [N, {in_channels}], got {list(x.shape)}")
-    if batch is not None:
-        if ptr is not None:
-            raise ValueError("give ptr or batch, not both")
-        if batch.shape[0] != x.shape[0]:
-            raise ValueError(f"batch must be [N={x.shape[0]}], got {list(batch.shape)}")
-        ptr = batch_to_ptr(batch)
-    return make_layout(ptr, x.shape[0], x.device)

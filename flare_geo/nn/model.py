@@ -1,9 +1,13 @@
 """What a surrogate can hold and `flare-geo train` can train."""
 
+from abc import abstractmethod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from flare_geo.nn.mixer import layout_of
 from flare_geo.ops import Layout
 
 
@@ -30,3 +34,36 @@ class PointModel(nn.Module):
     ) -> Tensor:
         """Predict at every point."""
         raise TypeError(f"{type(self).__name__} has no forward(x, ptr)")
+
+
+class BlockModel(PointModel):
+    """An embedding, blocks, a head: :meth:`begin` and :meth:`end` are pointwise, and points meet
+    in the mixers of the blocks alone. A subclass fills `blocks`.
+    """
+
+    blocks: nn.ModuleList
+    """Of :class:`flare_geo.nn.block.Block`."""
+
+    checkpoint_blocks = False
+    """Whether the backward pass computes each block once more from its input."""
+
+    @abstractmethod
+    def begin(self, x: Tensor) -> Tensor:
+        """`[N, in_channels]` to `[N, C]`."""
+
+    @abstractmethod
+    def end(self, h: Tensor) -> Tensor:
+        """`[N, C]` to `[N, out_channels]`."""
+
+    def forward(
+        self, x: Tensor, ptr: Tensor | Layout | None = None, batch: Tensor | None = None
+    ) -> Tensor:
+        """`[N, in_channels]` to `[N, out_channels]`."""
+        layout = layout_of(x, self.in_channels, ptr, batch)
+        h = self.begin(x)
+        for block in self.blocks:
+            if self.checkpoint_blocks and torch.is_grad_enabled():
+                h = checkpoint(block, h, layout, pos=x, use_reentrant=False)
+            else:
+                h = block(h, layout, pos=x)
+        return self.end(h)

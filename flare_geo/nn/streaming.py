@@ -1,22 +1,27 @@
-"""A FLARE model over points that come chunk by chunk: the same answer, memory set by the chunk.
+"""A model over points that come chunk by chunk: the same answer, memory set by the chunk.
 
-An encode is a sum over points: it can be cut anywhere and merged exactly (`flare_geo.ops`). So a
-block needs one sweep over its points for its latents, and everything else is pointwise. One sweep
-finishes a block and encodes the next one; L blocks take L + 1 sweeps.
+The points of a cloud meet only in the sums of the mixers, which can be cut anywhere and joined
+exactly (:class:`flare_geo.nn.mixer.SumMixer`). So a block needs one sweep over its points for each
+of its sums, and everything else is pointwise. One sweep finishes a block and begins the next one:
+L blocks of FLARE take L + 1 sweeps.
 """
 
-import os
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from flare_geo.nn.block import FlareBlock
-from flare_geo.nn.flare import Flare
-from flare_geo.ops import Layout, make_layout, merge_encodings
+from flare_geo.nn.block import Block
+from flare_geo.nn.features import Features, Worker, choose_features
+from flare_geo.nn.mixer import layout_of
+from flare_geo.nn.model import BlockModel
+from flare_geo.ops import Layout, Merge, State, make_layout
+
+Read = Callable[[slice], Tensor]
+Write = Callable[[slice, Tensor], None]
+States = list[list[State]]
+"""Of each block, its states `[B, ...]`, one for each of the sums of its mixer."""
 
 
 class Chunk(NamedTuple):
@@ -26,77 +31,9 @@ class Chunk(NamedTuple):
     clouds: slice
     layout: Layout
 
-
-class Features(Protocol):
-    """Where the features `[N, C]` lie between two blocks."""
-
-    def read(self, at: slice) -> Tensor:
-        """`[n, C]` on the device."""
-
-    def write(self, at: slice, h: Tensor) -> None:
-        """Keep `[n, C]` of the device."""
-
-    def close(self) -> None:
-        """Give back what holds them."""
-
-
-class TensorFeatures:
-    """In memory, of the device or of the host."""
-
-    def __init__(self, points: int, like: Tensor, where: torch.device) -> None:
-        self.kept = torch.empty(points, *like.shape[1:], dtype=like.dtype, device=where)
-        self.device = like.device
-
-    def read(self, at: slice) -> Tensor:
-        """`[n, C]` on the device."""
-        return self.kept[at].to(self.device)
-
-    def write(self, at: slice, h: Tensor) -> None:
-        """Keep `[n, C]`."""
-        self.kept[at] = h.to(self.kept.device)
-
-    def close(self) -> None:
-        """Give back the memory."""
-        del self.kept
-
-
-class FileFeatures:
-    """In a file without a name, gone with the process however that ends."""
-
-    def __init__(self, like: Tensor, folder: Path) -> None:
-        self.file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
-        self.shape, self.dtype, self.device = like.shape[1:], like.dtype, like.device
-        self.row = self.shape.numel() * like.element_size()
-
-    def read(self, at: slice) -> Tensor:
-        """`[n, C]` on the device."""
-        h = torch.empty(at.stop - at.start, *self.shape, dtype=self.dtype)
-        view = _bytes_of(h)
-        self.file.seek(at.start * self.row)
-        done = 0
-        while done < len(view):
-            got = self.file.readinto(view[done:])
-            if not got:
-                raise OSError(f"the file of features ends {len(view) - done:,} bytes too early")
-            done += got
-        return h.to(self.device)
-
-    def write(self, at: slice, h: Tensor) -> None:
-        """Keep `[n, C]`."""
-        view = _bytes_of(h.cpu().contiguous())
-        self.file.seek(at.start * self.row)
-        done = 0
-        while done < len(view):
-            done += self.file.write(view[done:])
-
-    def close(self) -> None:
-        """Give back the disk."""
-        self.file.close()
-
-
-def _bytes_of(h: Tensor) -> memoryview:
-    view: memoryview = h.view(torch.uint8).numpy().data
-    return view.cast("B")
+    def of(self, states: Sequence[State]) -> list[State]:
+        """The states of the clouds of this chunk."""
+        return [tuple(tensor[self.clouds] for tensor in state) for state in states]
 
 
 def chunks_of(layout: Layout, chunk_size: int) -> Iterator[Chunk]:
@@ -113,101 +50,159 @@ def chunks_of(layout: Layout, chunk_size: int) -> Iterator[Chunk]:
 
 @torch.no_grad()
 def stream(
-    model: Flare,
-    read: Callable[[slice], Tensor],
-    write: Callable[[slice, Tensor], None],
+    model: BlockModel,
+    read: Read,
+    write: Write | None,
     ptr: Tensor | Layout,
     *,
     chunk_size: int,
     features: Callable[[int, Tensor], Features] | None = None,
     progress: Callable[[float], None] | None = None,
-) -> None:
+) -> States:
     """Run a model over packed clouds of any size.
 
     Args:
         model: in evaluation mode; its device is where a chunk is computed.
         read: gives the inputs `[n, in_channels]` of some points, on any device.
-        write: takes the outputs `[n, out_channels]` of some points.
+        write: takes the outputs `[n, out_channels]` of some points; None to encode only.
         ptr: `[B+1]` offsets of the clouds.
         chunk_size: points at a time.
         features: makes the place for the features between blocks, from N and a chunk of them; the
             device, the host or a file, the first that has the room, if None.
         progress: told after each chunk which share of the work is done.
 
+    Returns:
+        All that the answer at any point of these clouds depends on, for :func:`answer`.
+
     Raises:
-        ValueError: if `chunk_size` is not positive.
+        ValueError: if `chunk_size` is not positive, or the points of a mixer meet pair by pair.
+        OSError: if the place for the features is full, or damaged.
     """
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-    device = model.head.lin_out.weight.device
-    points = ptr.num_points if isinstance(ptr, Layout) else int(ptr[-1])
-    layout = make_layout(ptr, points, device)
-    place: Features | None = None
-    blocks = [block for block in model.blocks if isinstance(block, FlareBlock)]
-    chunks = list(chunks_of(layout, chunk_size))
-    z = torch.empty(0)
+    sweeps = _Sweeps(model, read, ptr, chunk_size, features or choose_features, progress)
+    sweeps.total = sum(len(mixer.merges) for mixer in sweeps.mixers) + (write is not None)
+    states: States = []
     try:
-        for sweep in range(len(blocks) + 1):
-            sums = _Sums(blocks[sweep].conv.q, layout.num_clouds) if sweep < len(blocks) else None
-            for chunk in chunks:
-                if sweep == 0:
-                    h = model.embed(model.features(read(chunk.points).to(device)))
-                else:
-                    assert place is not None
-                    h = place.read(chunk.points)
-                    h = blocks[sweep - 1].decode(h, z[chunk.clouds], chunk.layout)
-                if sums is not None:
-                    if place is None:
-                        place = (features or choose_features)(points, h)
-                    place.write(chunk.points, h)
-                    sums.add(chunk, *blocks[sweep].encode(h, chunk.layout))
-                else:
-                    write(chunk.points, model.head(model.norm(h)))
-                if progress is not None:
-                    progress((sweep + chunk.points.stop / points) / (len(blocks) + 1))
-            if sums is not None:
-                z = sums.z
+        for block, mixer in zip(sweeps.blocks, sweeps.mixers, strict=True):
+            states.append([])
+            for merge in mixer.merges:
+                sums = _Sums(merge, block.encode(*sweeps.nothing, states[-1]))
+                for chunk, h in sweeps.points(states[:-1], keep=True):
+                    sums.add(chunk, block.encode(h, chunk.layout, chunk.of(states[-1])))
+                states[-1].append(sums.state)
+        if write is not None:
+            for chunk, h in sweeps.points(states, keep=False):
+                sweeps.worker.put(write, chunk.points, model.end(h))
+            sweeps.worker.wait()
     finally:
-        if place is not None:
-            place.close()
+        sweeps.close()
+    return states
+
+
+@torch.no_grad()
+def answer(
+    model: BlockModel, x: Tensor, states: States, ptr: Tensor | Layout | None = None
+) -> Tensor:
+    """The output at any points of clouds that were encoded by :func:`stream`: encode once, decode
+    anywhere. The points do not change the states: each answer depends on its own point alone.
+
+    Shapes:
+        - **x:** `[n, in_channels]`; **ptr:** `[B+1]`, as many clouds as were encoded; **returns**
+          `[n, out_channels]`
+
+    Raises:
+        ValueError: if the number of clouds is another.
+    """
+    layout = layout_of(x, model.in_channels, ptr)
+    clouds = len(states[0][0][0]) if states else layout.num_clouds
+    if layout.num_clouds != clouds:
+        raise ValueError(f"ptr must name the {clouds} clouds encoded, got {layout.num_clouds}")
+    h = model.begin(x)
+    for block, known in zip(model.blocks, states, strict=True):
+        assert isinstance(block, Block)
+        h = block.decode(h, known, layout)
+    return model.end(h)
+
+
+class _Sweeps:
+    """Goes over all points, once for every sum and once for the answer."""
+
+    def __init__(
+        self,
+        model: BlockModel,
+        read: Read,
+        ptr: Tensor | Layout,
+        chunk_size: int,
+        make_place: Callable[[int, Tensor], Features],
+        progress: Callable[[float], None] | None,
+    ) -> None:
+        self.model, self.read, self.make_place, self.progress = model, read, make_place, progress
+        self.blocks = [block for block in model.blocks if isinstance(block, Block)]
+        self.mixers = [block.sums for block in self.blocks]
+        weight = next(model.parameters())
+        self.device, self.total, self.swept = weight.device, 0, 0
+        points = ptr.num_points if isinstance(ptr, Layout) else int(ptr[-1])
+        layout = make_layout(ptr, points, self.device)
+        self.chunks = list(chunks_of(layout, chunk_size))
+        empty = Layout.of(torch.zeros_like(layout.ptr), (0,) * layout.num_clouds)
+        width = self.mixers[0].in_channels if self.mixers else 0
+        self.nothing = (weight.new_zeros(0, width), empty)
+        """Points and layout of clouds without points: their state changes no other."""
+        self.worker = Worker()
+        self.place: Features | None = None
+        self.kept = -1
+        """How many blocks lie behind the features that are kept; -1 if none are kept."""
+
+    def points(self, states: States, keep: bool) -> Iterator[tuple[Chunk, Tensor]]:
+        """Every chunk with its features `[n, C]` behind the blocks whose states are given.
+
+        Args:
+            states: of one block more than lies behind what is kept, or of as many.
+            keep: whether the features are for further sweeps.
+        """
+        depth, before = len(states), self.kept
+        source = self.read if self.place is None else self.place.read
+        at = [chunk.points for chunk in self.chunks]
+        for chunk, h in zip(self.chunks, self.worker.fetch(source, at), strict=True):
+            if before < 0:
+                h = self.model.begin(h.to(self.device))
+            elif before < depth:
+                h = self.blocks[depth - 1].decode(h, chunk.of(states[-1]), chunk.layout)
+            if keep and before < depth:
+                if self.place is None:
+                    self.place = self.make_place(self.chunks[-1].points.stop, h)
+                self.worker.put(self.place.write, chunk.points, h)
+            yield chunk, h
+            if self.progress is not None:
+                share = chunk.points.stop / self.chunks[-1].points.stop
+                self.progress((self.swept + share) / self.total)
+        self.worker.wait()
+        self.swept += 1
+        self.kept = depth
+
+    def close(self) -> None:
+        """Give back what holds the features, whatever happened."""
+        self.worker.close()
+        if self.place is not None:
+            self.place.close()
 
 
 class _Sums:
-    """Encodings of chunks, merged in float64: as many as there are chunks leave no trace."""
+    """The states of chunks, merged in float64: as many as there are chunks leave no trace."""
 
-    def __init__(self, q: Tensor, num_clouds: int) -> None:
-        self.dtype = q.dtype
-        self.total = q.new_zeros(num_clouds, *q.shape, dtype=torch.float64)
-        self.lse = self.total.new_full(self.total.shape[:-1], -torch.inf)
+    def __init__(self, merge: Merge, nothing: State) -> None:
+        self.merge, self.dtypes = merge, [tensor.dtype for tensor in nothing]
+        self.total = tuple(tensor.double() for tensor in nothing)  # [B, ...]
 
-    def add(self, chunk: Chunk, z: Tensor, lse: Tensor) -> None:
-        """Merge the encoding of a chunk into those of its clouds."""
-        before = (self.total[chunk.clouds], self.lse[chunk.clouds])
-        z, lse = merge_encodings(before, (z.double(), lse.double()))
-        self.total[chunk.clouds], self.lse[chunk.clouds] = z, lse
+    def add(self, chunk: Chunk, state: State) -> None:
+        """Merge the state of a chunk into those of its clouds."""
+        before = tuple(tensor[chunk.clouds] for tensor in self.total)
+        after = self.merge(before, tuple(tensor.double() for tensor in state))
+        for tensor, merged in zip(self.total, after, strict=True):
+            tensor[chunk.clouds] = merged
 
     @property
-    def z(self) -> Tensor:
-        """Latents `[B, H, M, D]` of all clouds."""
-        return self.total.to(self.dtype)
-
-
-def choose_features(points: int, like: Tensor) -> Features:
-    """The device, the host or a file: the first in which all features take half of the room."""
-    needed = points * like[0].numel() * like.element_size()
-    if like.is_cuda and needed < torch.cuda.mem_get_info(like.device)[0] // 2:
-        return TensorFeatures(points, like, like.device)
-    if needed < _free_memory() // 2:
-        return TensorFeatures(points, like, torch.device("cpu"))
-    return FileFeatures(like, Path(tempfile.gettempdir()))
-
-
-def _free_memory() -> int:
-    """Bytes of the host that are free, or could be."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    def state(self) -> State:
+        """Of whole clouds, in the dtypes of the mixer."""
+        return tuple(t.to(dtype) for t, dtype in zip(self.total, self.dtypes, strict=True))

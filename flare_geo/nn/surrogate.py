@@ -15,7 +15,7 @@ from torch_geometric.data import Data
 from flare_geo import __version__
 from flare_geo.files import write_aside
 from flare_geo.nn.flare import Flare
-from flare_geo.nn.model import PointModel
+from flare_geo.nn.model import BlockModel, PointModel
 from flare_geo.nn.scaler import Scaler
 from flare_geo.provenance import provenance
 
@@ -289,7 +289,7 @@ class Surrogate(nn.Module):
     ) -> Tensor:
         from flare_geo.nn.streaming import stream
 
-        if not isinstance(self.model, Flare):
+        if not isinstance(self.model, BlockModel):
             raise ValueError(
                 f"chunk_size needs a model that can be cut, as Flare, got "
                 f"{type(self.model).__name__}: predict without it"

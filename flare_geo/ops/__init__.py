@@ -10,9 +10,12 @@ from flare_geo.ops.higher_order import (
     triple_state,
 )
 from flare_geo.ops.layout import Layout, batch_to_ptr, make_layout, ptr_to_batch
+from flare_geo.ops.merge import Merge, State, merge_sums
 
 __all__ = [
     "Layout",
+    "Merge",
+    "State",
     "batch_to_ptr",
     "causal_linear_attention",
     "flare_attention",
@@ -20,6 +23,7 @@ __all__ = [
     "flare_encode",
     "make_layout",
     "merge_encodings",
+    "merge_sums",
     "ptr_to_batch",
     "quad_attention",
     "residual_chains",

@@ -151,9 +151,11 @@ def merge_encodings(*parts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
                 f"shape in every part, got z {list(z.shape)} and lse {list(lse.shape)}"
             )
     lses = torch.stack([lse for _, lse in parts])  # [P, B, H, M]
-    total = lses.logsumexp(dim=0)
-    # Where every part is empty all l are -inf; any finite stand-in makes the weights exp(-inf) = 0.
-    reference = torch.where(total.isneginf(), torch.zeros_like(total), total)
+    # Where every part is empty all l are -inf: 0 in their place keeps values and gradients finite,
+    # the weights are exp(-inf) = 0 all the same.
+    empty = lses.isneginf().all(dim=0)
+    reference = lses.masked_fill(empty, 0.0).logsumexp(dim=0)
+    total = reference.masked_fill(empty, -torch.inf)
     weights = (lses - reference).exp().unsqueeze(-1)  # [P, B, H, M, 1]
     zs = torch.stack([z for z, _ in parts])
     merged = (weights * zs.to(weights.dtype)).sum(dim=0)

@@ -80,5 +80,5 @@ def test_shares_are_even_and_complete():
 def test_one_line_says_what_is_wrong():
     with pytest.raises(ValueError, match="rank must be 0 to 2, got 3"):
         share_of(torch.tensor([0, 4]), 3, 3)
-    with pytest.raises(ValueError, match="Linear has no layer with an attention"):
+    with pytest.raises(ValueError, match="Linear has no mixer whose sums"):
         shard_points(torch.nn.Linear(2, 2))

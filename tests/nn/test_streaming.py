@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch_geometric.data import Batch, Data
 
-from flare_geo.nn import Flare, PointModel, Surrogate
+from flare_geo.nn import MIXERS, Flare, PointModel, SumMixer, Surrogate
+from flare_geo.nn.features import FileFeatures, TensorFeatures
+from flare_geo.nn.mixer import layout_of
 from flare_geo.nn.scaler import Scaler
-from flare_geo.nn.streaming import FileFeatures, TensorFeatures, chunks_of, stream
+from flare_geo.nn.streaming import answer, chunks_of, stream
 from flare_geo.nn.surrogate import Field
-from flare_geo.ops import make_layout
+from flare_geo.ops import make_layout, merge_sums
 
 PTR = [0, 0, 1, 40, 40, 97, 100, 100]
 N = PTR[-1]
@@ -84,10 +86,88 @@ def test_where_features_lie_changes_nothing(place, tmp_path):
 def test_a_file_that_is_cut_short_is_said(tmp_path):
     features = FileFeatures(torch.zeros(2, 4), tmp_path)
     features.write(slice(0, 2), torch.ones(2, 4))
-    assert torch.equal(features.read(slice(1, 2)), torch.ones(1, 4))
-    with pytest.raises(OSError, match="ends 16 bytes too early"):
+    assert torch.equal(features.read(slice(0, 2)), torch.ones(2, 4))
+    with pytest.raises(OSError, match=f"in {tmp_path} is damaged at point 1: nothing was written"):
         features.read(slice(1, 3))
     features.close()
+
+
+def test_a_changed_byte_is_said(tmp_path):
+    features = FileFeatures(torch.zeros(2, 4), tmp_path)
+    features.write(slice(0, 2), torch.ones(2, 4))
+    features.file.seek(5)
+    features.file.write(b"x")
+    with pytest.raises(OSError, match="damaged at point 0"):
+        features.read(slice(0, 2))
+    features.close()
+
+
+def test_encode_once_decode_anywhere():
+    """States of a mesh answer at its points as the whole pass does, and at others."""
+    model, x, ptr = make(torch.float64)
+    states = stream(model, lambda at: x[at], None, ptr, chunk_size=17)
+    assert [[[*t.shape] for t in state] for state in states[0]] == [[[7, 2, 9, 8], [7, 2, 9]]]
+    with torch.no_grad():
+        whole = model(x, ptr)
+    torch.testing.assert_close(answer(model, x, states, ptr), whole)
+    queries = [x[40:57], torch.rand(5, 3, dtype=x.dtype)]  # of the fifth cloud; and new ones
+    at = torch.tensor([0, 0, 0, 0, 0, 22, 22, 22])
+    y = answer(model, torch.cat(queries), states, at)
+    torch.testing.assert_close(y[:17], whole[40:57])
+    assert torch.equal(y[17:], answer(model, queries[1], states, (at - 17).clamp(min=0)))
+    with pytest.raises(ValueError, match="ptr must name the 7 clouds encoded, got 1"):
+        answer(model, queries[0], states)
+
+
+class TwoSums(SumMixer):
+    """x - (mean of the cloud) scaled by the root mean square of that difference."""
+
+    merges = (merge_sums, merge_sums)
+
+    def __init__(self, channels, heads=8):
+        super().__init__()
+        self.in_channels = channels
+
+    def encode(self, x, ptr=None, states=()):
+        layout = layout_of(x, self.in_channels, ptr)
+        if states:
+            x = self.centred(x, states, layout) ** 2
+        total = x.new_zeros(layout.num_clouds, x.shape[1]).index_add(0, layout.batch, x)
+        return total, layout.ptr.diff().to(x)
+
+    def decode(self, x, states, ptr=None):
+        layout = layout_of(x, self.in_channels, ptr)
+        y = self.centred(x, states, layout)
+        return y * (states[1][0] / states[1][1][:, None]).rsqrt()[layout.batch]
+
+    def centred(self, x, states, layout):
+        return x - (states[0][0] / states[0][1][:, None])[layout.batch]
+
+
+@pytest.mark.parametrize("chunk_size", [3, 41, 1000])
+def test_a_mixer_with_two_sums(chunk_size, monkeypatch):
+    monkeypatch.setitem(MIXERS, "two", TwoSums)
+    model, x, ptr = make(torch.float64, mixer="two")
+    with torch.no_grad():
+        whole = model(x[1:], ptr.clamp(min=1) - 1)
+    shares = []
+    y = in_chunks(model, x[1:], ptr.clamp(min=1) - 1, chunk_size, progress=shares.append)
+    torch.testing.assert_close(y, whole)
+    assert len(shares) == 7 * -(-(N - 1) // chunk_size)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+def test_an_error_in_another_thread_comes_up(tmp_path):
+    model, x, ptr = make(torch.float32)
+
+    def read(at):
+        if at.start == 33:
+            raise OSError("the disk is gone")
+        return x[at]
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        stream(model, read, lambda at, y: None, ptr, chunk_size=11)
 
 
 def test_chunks_know_their_clouds():

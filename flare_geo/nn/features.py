@@ -1,0 +1,193 @@
+"""Where the features `[N, C]` of all points lie between two blocks: device, host or file."""
+
+import logging
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+
+class Features(Protocol):
+    """Kept in chunks: what is read was written as one chunk before."""
+
+    def read(self, at: slice) -> Tensor:
+        """`[n, C]` on the device."""
+
+    def write(self, at: slice, h: Tensor) -> None:
+        """Keep `[n, C]` of the device."""
+
+    def close(self) -> None:
+        """Give back what holds them."""
+
+
+class TensorFeatures:
+    """In memory, of the device or of the host."""
+
+    def __init__(self, points: int, like: Tensor, where: torch.device) -> None:
+        crosses = like.is_cuda and where.type == "cpu"
+        self.kept = torch.empty(
+            points, *like.shape[1:], dtype=like.dtype, device=where, pin_memory=crosses
+        )
+        self.device = like.device
+        # copies run beside the kernels: another stream, which the worker's thread waits for
+        self.stream = torch.cuda.Stream(like.device) if crosses else None  # type: ignore[no-untyped-call]
+        self.kernels = torch.cuda.current_stream(like.device) if crosses else None
+
+    def read(self, at: slice) -> Tensor:
+        """`[n, C]` on the device."""
+        if self.stream is None or self.kernels is None:
+            return self.kept[at].to(self.device)
+        with torch.cuda.stream(self.stream):
+            h = self.kept[at].to(self.device, non_blocking=True)
+        h.record_stream(self.kernels)
+        self.stream.synchronize()
+        return h
+
+    def write(self, at: slice, h: Tensor) -> None:
+        """Keep `[n, C]`."""
+        if self.stream is None or self.kernels is None:
+            self.kept[at] = h
+            return
+        self.stream.wait_stream(self.kernels)
+        with torch.cuda.stream(self.stream):
+            self.kept[at].copy_(h, non_blocking=True)
+        self.stream.synchronize()
+
+    def close(self) -> None:
+        """Give back the memory."""
+        del self.kept
+
+
+class FileFeatures:
+    """In a file without a name, gone with the process however that ends; with checksums.
+
+    Args:
+        like: some of the features.
+        folder: where the file lies.
+    """
+
+    def __init__(self, like: Tensor, folder: Path) -> None:
+        self.file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        self.folder = folder
+        self.shape, self.dtype, self.device = like.shape[1:], like.dtype, like.device
+        self.row = self.shape.numel() * like.element_size()
+        self.sums: dict[int, int] = {}
+
+    def read(self, at: slice) -> Tensor:
+        """`[n, C]` on the device.
+
+        Raises:
+            OSError: if the file does not hold what was written.
+        """
+        h = torch.empty(at.stop - at.start, *self.shape, dtype=self.dtype)
+        view = _bytes_of(h)
+        self.file.seek(at.start * self.row)
+        done = 0
+        while done < len(view) and (got := self.file.readinto(view[done:])):
+            done += got
+        if done < len(view) or zlib.crc32(view) != self.sums.get(at.start):
+            raise OSError(
+                f"the file of features in {self.folder} is damaged at point {at.start:,}: nothing "
+                "was written as a result; predict again, with TMPDIR on another disk"
+            )
+        return h.to(self.device)
+
+    def write(self, at: slice, h: Tensor) -> None:
+        """Keep `[n, C]`."""
+        view = _bytes_of(h.cpu().contiguous())
+        self.sums[at.start] = zlib.crc32(view)
+        self.file.seek(at.start * self.row)
+        done = 0
+        while done < len(view):
+            done += self.file.write(view[done:])
+
+    def close(self) -> None:
+        """Give back the disk."""
+        self.file.close()
+
+
+def _bytes_of(h: Tensor) -> memoryview:
+    view: memoryview = h.view(torch.uint8).numpy().data
+    return view.cast("B")
+
+
+def choose_features(points: int, like: Tensor) -> Features:
+    """The device, the host or a file: the first in which all features take half of the room.
+
+    The file lies in the folder for temporary files, which the variable TMPDIR names.
+
+    Raises:
+        OSError: if the disk has not the room either; said before anything is computed.
+    """
+    needed = points * like[0].numel() * like.element_size()
+    size = f"{needed / 2**30:.2f} GiB of features between blocks"
+    if like.is_cuda and needed < torch.cuda.mem_get_info(like.device)[0] // 2:
+        logger.info("%s: in the memory of %s", size, like.device)
+        return TensorFeatures(points, like, like.device)
+    if needed < _free_memory() // 2:
+        logger.info("%s: in memory", size)
+        return TensorFeatures(points, like, torch.device("cpu"))
+    folder = Path(tempfile.gettempdir())
+    disk = os.statvfs(folder)
+    if needed > disk.f_bavail * disk.f_frsize:
+        raise OSError(
+            f"{size} fit neither into memory nor into {folder}, where "
+            f"{disk.f_bavail * disk.f_frsize / 2**30:.2f} GiB are free: set TMPDIR to a larger disk"
+        )
+    logger.info("%s: in a file in %s", size, folder)
+    return FileFeatures(like, folder)
+
+
+def _free_memory() -> int:
+    """Bytes of the host that are free, or could be."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+class Worker:
+    """One thread that fetches the next chunk and puts away the last one while one is computed.
+
+    What it is given is done in that order; its errors come up at the next call.
+    """
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(1)
+        self.writing: Future[None] | None = None
+
+    def fetch(self, read: Callable[[slice], Tensor], parts: Sequence[slice]) -> Iterator[Tensor]:
+        """`read` of every part, one of them ahead."""
+        coming = self.pool.submit(read, parts[0]) if parts else None
+        for after in [*parts[1:], None]:
+            if coming is None:
+                return
+            h = coming.result()
+            coming = None if after is None else self.pool.submit(read, after)
+            yield h
+
+    def put(self, write: Callable[[slice, Tensor], None], at: slice, h: Tensor) -> None:
+        """`write` it, after the one before."""
+        self.wait()
+        self.writing = self.pool.submit(write, at, h)
+
+    def wait(self) -> None:
+        """Until all is written."""
+        if self.writing is not None:
+            self.writing.result()
+            self.writing = None
+
+    def close(self) -> None:
+        """End the thread."""
+        self.pool.shutdown(wait=True, cancel_futures=True)
