@@ -450,7 +450,13 @@ class PackedStore:
             fields[key] = rows
         return Data.from_dict(fields | {"name": self.names[i]})
 
-    def sample(self, index: int, num_points: int, generator: torch.Generator) -> Data:
+    def sample(
+        self,
+        index: int,
+        num_points: int,
+        generator: torch.Generator,
+        share: tuple[int, int] = (0, 1),
+    ) -> Data:
         """A random sample of the points of case ``index``, without its connectivity.
 
         Points are drawn without replacement, all subsets of a small cloud with equal chance. Of a
@@ -461,19 +467,22 @@ class PackedStore:
             index: Which case.
             num_points: How many points.
             generator: Decides which.
+            share: The r-th of P shares, as (r, P): together they are the sample, each point in one
+                of them. Of a shuffled or whole cloud only the rows of the share are read.
         """
         i = range(len(self))[index]
         start, stop = self._place("points", i)
         n = stop - start
         if num_points < 1:
             raise ValueError(f"num_points must be at least 1, got {num_points}")
+        first, last = (min(num_points, n) * r // share[1] for r in (share[0], share[0] + 1))
         pick: Tensor | None = None
-        begin, count = 0, n
+        begin, count = first, last - first
         if num_points < n and self.shuffled[i]:
-            begin = int(torch.randint(n, (), generator=generator))
-            count = num_points
+            begin = (int(torch.randint(n, (), generator=generator)) + first) % n
         elif num_points < n:
-            pick = torch.randperm(n, generator=generator)[:num_points]
+            pick = torch.randperm(n, generator=generator)[first:last]
+            begin, count = 0, n
         fields: dict[str, Any] = {}
         for path in self.columns:
             group, key = path.split("/")
@@ -490,13 +499,22 @@ class PackedStore:
 
     def find_damage(self) -> list[str]:
         """Names of the cases whose content is not what was written; reads the whole file."""
-        damaged = []
-        for i, name in enumerate(self.names):
-            paths = (path.split("/") for path in self.columns)
-            rows = {k: self.rows(f"{g}/{k}", *self._place(g, i)).numpy() for g, k in paths}
-            if _checksum(rows, self.shuffled[i]) != self.sha256[i]:
-                damaged.append(name)
-        return damaged
+        return [name for i, name in enumerate(self.names) if self.digest(i) != self.sha256[i]]
+
+    def digest(self, index: int) -> str:
+        """Checksum of all arrays of case ``index``, as it is written with it; read in stretches."""
+        digest = hashlib.sha256()
+        for path in sorted(self.columns, key=lambda path: path.split("/")[1]):
+            group, key = path.split("/")
+            if key == "order" and not self.shuffled[index]:
+                continue
+            column, (start, stop) = self.columns[path], self._place(group, index)
+            shape = (stop - start, column.shape[1])
+            digest.update(f"{key} {column.dtype} {shape}".encode())
+            step = max(1, BLOCK_BYTES // max(1, column.row_bytes))
+            for first in range(start, stop, step):
+                digest.update(self.rows(path, first, min(first + step, stop)).numpy().data)
+        return digest.hexdigest()
 
     def _place(self, group: str, i: int) -> tuple[int, int]:
         if group == "cases":

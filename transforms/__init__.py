@@ -7,7 +7,7 @@ from flare_geo.transforms.config import TRANSFORMS, from_config, to_config
 from flare_geo.transforms.curvature import Curvature
 from flare_geo.transforms.fourier_features import FourierFeatures
 from flare_geo.transforms.normals import Normals
-from flare_geo.transforms.prediction import for_prediction
+from flare_geo.transforms.prediction import for_prediction, is_pointwise
 from flare_geo.transforms.rotate import Rotate
 from flare_geo.transforms.sample_surface import SampleSurface
 from flare_geo.transforms.signed_distance import SignedDistance, signed_distance
@@ -33,6 +33,7 @@ __all__ = [
     "for_prediction",
     "from_config",
     "hilbert_index",
+    "is_pointwise",
     "morton_index",
     "signed_distance",
     "to_config",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from torch_geometric.transforms import BaseTransform, Compose
 
+from flare_geo.transforms.assemble_features import AssembleFeatures
+from flare_geo.transforms.fourier_features import FourierFeatures
 from flare_geo.transforms.rotate import Rotate
 from flare_geo.transforms.sample_surface import SampleSurface
 from flare_geo.transforms.subsample import Subsample
+from flare_geo.transforms.unit_box import UnitBox
 
 
 def for_prediction(transform: BaseTransform) -> Compose:
@@ -30,6 +33,24 @@ def for_prediction(transform: BaseTransform) -> Compose:
         elif not isinstance(part, (Subsample, SampleSurface)) and not _is_random(part):
             kept.append(part)
     return Compose(kept)
+
+
+def is_pointwise(transform: BaseTransform) -> bool:
+    """Whether what a transform makes of a point depends on that point alone.
+
+    It may then be applied to some points of a cloud at a time. Such a transform leaves predictions
+    as they are.
+
+    Example:
+        >>> from flare_geo.transforms import UnitBox
+        >>> is_pointwise(UnitBox([0, 0], [1, 1])), is_pointwise(UnitBox())
+        (True, False)
+    """
+    if isinstance(transform, Compose):
+        return all(is_pointwise(part) for part in transform.transforms)
+    if isinstance(transform, UnitBox):
+        return transform.low is not None
+    return isinstance(transform, (AssembleFeatures, FourierFeatures))
 
 
 def _is_random(part: BaseTransform) -> bool:

@@ -1,7 +1,6 @@
 """`flare-geo predict`: a trained surrogate as a filter on mesh files."""
 
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +10,23 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from flare_geo.cli.evaluate import METRICS, choose_device, coefficients
+from flare_geo.cli.pieces import (
+    STORE,
+    Pieces,
+    Progress,
+    predict_file_in_pieces,
+    predict_store,
+    say_errors,
+)
 from flare_geo.cli.run import Which, open_checkpoint
-from flare_geo.mesh import SUFFIXES, add_fields, read_mesh, truth_of_mesh, write_mesh
+from flare_geo.mesh import (
+    SUFFIXES,
+    NotInPieces,
+    add_fields,
+    read_mesh,
+    truth_of_mesh,
+    write_mesh,
+)
 from flare_geo.nn import Surrogate
 
 NO_FIELDS = (".stl", ".obj", ".ply")
@@ -31,6 +45,8 @@ def predict(
     checkpoint: Which | None = None,
     device: str = "auto",
     chunk_size: int | None = None,
+    spill: Path | None = None,
+    compile: bool = False,
 ) -> None:
     """Predict on a mesh file, or on all in a folder, and write the mesh with the fields on it.
 
@@ -39,7 +55,8 @@ def predict(
 
     Args:
         run: folder of the run, or of a checkpoint.
-        mesh: a mesh file (VTU, VTP, VTK, STL, OBJ, PLY, or what meshio reads), or a folder of them.
+        mesh: a mesh file (VTU, VTP, VTK, STL, OBJ, PLY, or what meshio reads), or a folder of them;
+            or a packed store (.h5) of cases.
         out: the file to write, .vtp for surfaces, .vtu for grids; for a folder, a folder;
             NAME_predicted beside the mesh if not given.
         png: a picture to draw; for a folder, a folder.
@@ -51,22 +68,45 @@ def predict(
         checkpoint: "best" or "last"; the best one there is if not given.
         device: "auto", "cpu", "cuda".
         chunk_size: points that the device computes at a time, for meshes larger than its memory;
-            the answer is the same to rounding. All at once if not given.
+            the answer is the same to rounding. All at once if not given. VTU and VTP files and
+            packed stores then go from file to file and are never held whole, unless the surrogate
+            needs the cells, or pictures are asked for.
+        spill: a folder for the features between blocks; where there is room if not given.
+        compile: compile the model first, as in training; worth it for large meshes.
     """
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+    pieces = None if chunk_size is None else Pieces(chunk_size, spill)
+    if pieces is None and spill is not None:
+        raise ValueError("spill is for a prediction in pieces: give --chunk_size too")
+    if pieces is not None:
+        pieces.check()
     surrogate = open_surrogate(run, checkpoint).to(choose_device(device))
+    if compile:
+        surrogate.model.compile()
     if not 0 <= channel < len(surrogate.outputs):
         raise ValueError(f"channel must be 0 to {len(surrogate.outputs) - 1}, got {channel}")
     if mesh.is_dir():
         if movie is not None or show:
             raise ValueError(f"{mesh} is a folder: movie and show are for one mesh")
         out = out or mesh.with_name(f"{mesh.name}_predicted")
-        _predict_folder(surrogate, mesh, out, png, html, given, channel, chunk_size)
+        _predict_folder(surrogate, mesh, out, png, html, given, channel, pieces)
+        return
+    drawn = any(path is not None for path in (png, html, movie)) or show
+    if mesh.suffix == STORE:
+        if drawn or given:
+            raise ValueError(f"{mesh} is a packed store: no pictures, and nothing is to be given")
+        out = out or mesh.with_name(f"{mesh.stem}_predicted{STORE}")
+        predict_store(surrogate, mesh, out, pieces or Pieces(100_000))
         return
     if out is not None:
         check_target(out)
-    result = predict_file(surrogate, mesh, out, png, html, given, channel, chunk_size)
+    if pieces is not None and not drawn:
+        try:
+            target = out or mesh.with_name(f"{mesh.stem}_predicted{mesh.suffix}")
+            predict_file_in_pieces(surrogate, mesh, target, pieces, given)
+            return
+        except NotInPieces as reason:
+            print(f"{mesh.name} is read whole: {reason}", file=sys.stderr)
+    result = predict_file(surrogate, mesh, out, png, html, given, channel, pieces)
     shown = surrogate.outputs[channel].label
     if movie is not None:
         from flare_geo.viz import orbit
@@ -124,7 +164,7 @@ def predict_file(
     html: Path | None = None,
     given: dict[str, float] | None = None,
     channel: int = 0,
-    chunk_size: int | None = None,
+    pieces: Pieces | None = None,
 ) -> Predicted:
     """Predict on one mesh file and write what is asked for; NAME_predicted if `out` is None.
 
@@ -132,8 +172,8 @@ def predict_file(
     """
     mesh, case = read_case(surrogate, path, given)
     try:
-        shown = None if chunk_size is None else _Progress(path.name)
-        pred = surrogate.predict_case(case, chunk_size, progress=shown)
+        shown = None if pieces is None else Progress(path.name, case.num_nodes)
+        pred = surrogate.predict_case(case, pieces and pieces.chunk_size, progress=shown)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     truth = truth_of_mesh(mesh, surrogate.recipe)
@@ -154,23 +194,6 @@ def predict_file(
     return Predicted(mesh, pred)
 
 
-class _Progress:
-    """A line on standard error that says how far a prediction in chunks is, once a second."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.start, self.last = name, time.monotonic(), 0.0
-
-    def __call__(self, share: float) -> None:
-        """Say it."""
-        now = time.monotonic()
-        if now - self.last < 1 and share < 1:
-            return
-        self.last = now
-        left = (now - self.start) * (1 - share) / share
-        end = "\n" if share >= 1 else ""
-        print(f"\r{self.name}: {share:4.0%}, {left:,.0f} s left ", end=end, file=sys.stderr)
-
-
 def check_target(out: Path) -> None:
     """Raise unless a file of this name can hold fields."""
     kind = out.suffix.lower()
@@ -187,7 +210,7 @@ def _predict_folder(
     html: Path | None,
     given: dict[str, float] | None,
     channel: int,
-    chunk_size: int | None,
+    pieces: Pieces | None,
 ) -> None:
     """All mesh files of a folder; those that fail are said and the others done."""
     if out.suffix:
@@ -203,9 +226,7 @@ def _predict_folder(
         picture = None if png is None else png / f"{path.stem}.png"
         page = None if html is None else html / f"{path.stem}.html"
         try:
-            predict_file(
-                surrogate, path, out / path.stem, picture, page, given, channel, chunk_size
-            )
+            predict_file(surrogate, path, out / path.stem, picture, page, given, channel, pieces)
         except (ValueError, FileNotFoundError) as error:
             failed.append(path.name)
             print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
@@ -224,10 +245,7 @@ def _print_errors(surrogate: Surrogate, pred: Tensor, truth: Tensor | None) -> N
                 f"  {label}: the truth is zero everywhere, largest error {error['max_error']:.5g}"
             )
             continue
-        print(
-            f"  {label}: relative L2 {error['rel_l2']:.5f}, relative L1 {error['rel_l1']:.5f}, "
-            f"largest error {error['max_error']:.5g}, R2 {error['r2']:.5f}"
-        )
+        say_errors(label, error)
 
 
 def _print_forces(surrogate: Surrogate, case: Data, pred: Tensor, truth: Tensor | None) -> None:

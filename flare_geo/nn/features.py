@@ -128,7 +128,7 @@ def choose_features(points: int, like: Tensor) -> Features:
         OSError: if the disk has not the room either; said before anything is computed.
     """
     needed = points * like[0].numel() * like.element_size()
-    size = f"{needed / 2**30:.2f} GiB of features between blocks"
+    size = f"{_size(needed)} of features between blocks"
     if like.is_cuda and needed < torch.cuda.mem_get_info(like.device)[0] // 2:
         logger.info("%s: in the memory of %s", size, like.device)
         return TensorFeatures(points, like, like.device)
@@ -140,10 +140,14 @@ def choose_features(points: int, like: Tensor) -> Features:
     if needed > disk.f_bavail * disk.f_frsize:
         raise OSError(
             f"{size} fit neither into memory nor into {folder}, where "
-            f"{disk.f_bavail * disk.f_frsize / 2**30:.2f} GiB are free: set TMPDIR to a larger disk"
+            f"{_size(disk.f_bavail * disk.f_frsize)} are free: set TMPDIR to a larger disk"
         )
     logger.info("%s: in a file in %s", size, folder)
     return FileFeatures(like, folder)
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def _free_memory() -> int:

@@ -1,6 +1,7 @@
 """A trained model together with all it needs to be used: physical units in, physical units out."""
 
 import json
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,13 +15,24 @@ from torch_geometric.data import Data
 
 from flare_geo import __version__
 from flare_geo.files import write_aside
+from flare_geo.nn.features import Features
 from flare_geo.nn.flare import Flare
+from flare_geo.nn.gnot import GNOT
+from flare_geo.nn.lno import LNO
 from flare_geo.nn.model import BlockModel, PointModel
+from flare_geo.nn.perceiver_io import PerceiverIO
 from flare_geo.nn.scaler import Scaler
+from flare_geo.nn.transolver import Transolver
 from flare_geo.provenance import provenance
 
 FORMAT = 1
-MODELS: dict[str, type[PointModel]] = {"Flare": Flare}
+MODELS: dict[str, type[PointModel]] = {
+    "Flare": Flare,
+    "GNOT": GNOT,
+    "LNO": LNO,
+    "PerceiverIO": PerceiverIO,
+    "Transolver": Transolver,
+}
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
@@ -202,17 +214,19 @@ class Surrogate(nn.Module):
 
     def far_out(self, data: Data) -> list[str]:
         """Inputs that leave the range of the training data by more than a tenth of it, in words."""
-        if "range" not in self.info:
-            return []
-        x, found = self.assemble(data), []
-        for i, channel in enumerate(self.inputs):
+        x = self.assemble(data)
+        return self._outside(x.amin(0), x.amax(0)) if len(x) else []
+
+    def _outside(self, least: Tensor, most: Tensor) -> list[str]:
+        found: list[str] = []
+        for i, channel in enumerate(self.inputs if "range" in self.info else ()):
             low, high = self.info["range"]["low"][i], self.info["range"]["high"][i]
-            least, most = float(x[:, i].min()), float(x[:, i].max())
+            from_, to = float(least[i]), float(most[i])
             span = max(high - low, 1e-6 * max(abs(low), abs(high)), 1e-30)
-            over = max(low - least, most - high) / span
+            over = max(low - from_, to - high) / span
             if over > 0.1:
                 found.append(
-                    f"input {channel.label} reaches from {least:.5g} to {most:.5g}, in training it "
+                    f"input {channel.label} reaches from {from_:.5g} to {to:.5g}, in training it "
                     f"went from {low:.5g} to {high:.5g}: outside by {over:.3g} times that range"
                 )
         return found
@@ -251,6 +265,52 @@ class Surrogate(nn.Module):
         usual["inputs"] = [channel.name for channel in self.inputs if channel.field == "x"]
         return {**usual, **self.info.get("mesh", {})}
 
+    def predict_stream(
+        self,
+        case_at: Callable[[slice], Data],
+        write: Callable[[slice, Tensor], None],
+        ptr: Tensor,
+        chunk_size: int,
+        *,
+        features: Callable[[int, Tensor], Features] | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> None:
+        """Predict from where the points lie to where the prediction shall lie, chunk by chunk.
+
+        Args:
+            case_at: gives some points as :meth:`case_of` makes them, before the transform.
+            write: takes the prediction `[n, out]` of some points, in physical units, on the CPU.
+            ptr: `[B+1]` offsets of the clouds.
+            chunk_size: points at a time.
+            features: see :func:`flare_geo.nn.streaming.stream`.
+            progress: told after each chunk which share of the work is done.
+
+        Raises:
+            ValueError: as :meth:`predict`; or a transform that needs the whole mesh.
+
+        Warns:
+            UserWarning: as :meth:`predict`, at the end.
+        """
+        from flare_geo.transforms import is_pointwise
+
+        transform = self._transform
+        if transform is not None and not is_pointwise(transform):
+            raise ValueError(
+                f"the transform {transform} of the inputs needs the whole mesh at once"
+            )
+        ends = [torch.full((len(self.inputs),), end) for end in (math.inf, -math.inf)]
+
+        def read(at: slice) -> Tensor:
+            case = case_at(at)
+            x = self.assemble(transform(case) if transform else case)
+            if len(x):
+                ends[0], ends[1] = ends[0].minimum(x.amin(0)), ends[1].maximum(x.amax(0))
+            return x
+
+        self._stream(read, write, ptr, chunk_size, features, progress)
+        for warning in self._outside(*ends):
+            warnings.warn(warning, stacklevel=2)
+
     @torch.no_grad()
     def _predict_case(
         self,
@@ -260,33 +320,32 @@ class Surrogate(nn.Module):
     ) -> Data:
         device = self.input_scaler.mean.device
         x, ptr = self.assemble(data), data.get("ptr")
-        if not torch.isfinite(x).all():
-            row, column = torch.nonzero(~torch.isfinite(x))[0].tolist()
-            channel = self.inputs[column]
-            raise ValueError(
-                f"input '{channel.field}' ({channel.name}) is not finite at point {row}; "
-                "remove or repair such points first"
-            )
-        training = self.training
-        self.eval()
-        try:
-            if chunk_size is None:
-                pred = self._predict(x.to(device), None if ptr is None else ptr.to(device))
-            else:
-                pred = self._predict_in_chunks(x, ptr, chunk_size, progress)
-        finally:
-            self.train(training)
+        if chunk_size is None:
+            self._check_finite(x)
+            training = self.training
+            self.eval()
+            try:
+                pred = self._predict(x.to(device), None if ptr is None else ptr.to(device)).cpu()
+            finally:
+                self.train(training)
+        else:
+            pred = torch.empty(len(x), len(self.outputs), dtype=x.dtype)
+            ends = torch.tensor([0, len(x)]) if ptr is None else ptr
+            self._stream(x.__getitem__, pred.__setitem__, ends, chunk_size, None, progress)
         result = data.clone().cpu()
-        result.pred = pred.cpu()
+        result.pred = pred
         return result
 
-    def _predict_in_chunks(
+    def _stream(
         self,
-        x: Tensor,
-        ptr: Tensor | None,
+        read: Callable[[slice], Tensor],
+        write: Callable[[slice, Tensor], None],
+        ptr: Tensor,
         chunk_size: int,
+        features: Callable[[int, Tensor], Features] | None,
         progress: Callable[[float], None] | None,
-    ) -> Tensor:
+    ) -> None:
+        """From inputs `[n, in]` to predictions `[n, out]`, both in physical units."""
         from flare_geo.nn.streaming import stream
 
         if not isinstance(self.model, BlockModel):
@@ -295,20 +354,37 @@ class Surrogate(nn.Module):
                 f"{type(self.model).__name__}: predict without it"
             )
         device = self.input_scaler.mean.device
-        pred = torch.empty(len(x), len(self.outputs), dtype=x.dtype)
 
-        def write(at: slice, y: Tensor) -> None:
-            pred[at] = self.output_scaler.inverse(y).cpu()
+        def scaled(at: slice) -> Tensor:
+            x = read(at)
+            self._check_finite(x, at.start)
+            z: Tensor = self.input_scaler(x.to(device))
+            return z
 
-        stream(
-            self.model,
-            lambda at: self.input_scaler(x[at].to(device)),
-            write,
-            torch.tensor([0, len(x)]) if ptr is None else ptr,
-            chunk_size=chunk_size,
-            progress=progress,
+        training = self.training
+        self.eval()
+        try:
+            stream(
+                self.model,
+                scaled,
+                lambda at, y: write(at, self.output_scaler.inverse(y).cpu()),
+                ptr,
+                chunk_size=chunk_size,
+                features=features,
+                progress=progress,
+            )
+        finally:
+            self.train(training)
+
+    def _check_finite(self, x: Tensor, first: int = 0) -> None:
+        if torch.isfinite(x).all():
+            return
+        row, column = torch.nonzero(~torch.isfinite(x))[0].tolist()
+        channel = self.inputs[column]
+        raise ValueError(
+            f"input '{channel.field}' ({channel.name}) is not finite at point {first + row}; "
+            "remove or repair such points first"
         )
-        return pred
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write `model.safetensors` and `config.json` into `folder`, aside first, then renamed.

@@ -1,6 +1,8 @@
 """Mesh in, mesh out: the fields of a surrogate on a mesh file of the user's own."""
 
+import errno
 import json
+import re
 import shutil
 import warnings
 
@@ -16,8 +18,10 @@ from flare_geo.cli.main import main
 from flare_geo.cli.predict import read_case
 from flare_geo.cli.train import make_surrogate
 from flare_geo.datasets import DrivAerMLDataset, MeshFolderDataset
+from flare_geo.datasets.store import PackedStore
 from flare_geo.mesh import read_mesh, write_mesh
 from flare_geo.nn import Flare, Surrogate
+from flare_geo.nn.features import FileFeatures
 from flare_geo.transforms import AssembleFeatures, Rotate, SpaceFillingOrder, Subsample, UnitBox
 
 FAR = np.array([1.2e4, -3.0e3, 500.0])  # mm
@@ -94,11 +98,98 @@ def test_in_chunks(run, tmp_path, capsys):
     whole, parts = tmp_path / "whole.vtp", tmp_path / "parts.vtp"
     predict(run, tmp_path / "ball.vtp", "-o", whole, capsys=capsys)
     said = predict(run, tmp_path / "ball.vtp", "-o", parts, "--chunk_size", "13", capsys=capsys)
-    assert "ball.vtp: 100%, 0 s left" in said.err
-    a, b = (pv.read(path).point_data["stress [MPa]"] for path in (whole, parts))
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert re.search(r"ball.vtp: 100%, [\d,]+ points/s, 0 s left", said.err)
+    assert "0.0 MiB of features between blocks: in memory" in said.err
+    assert "is read whole" not in said.err
+    a, b = (pv.read(path) for path in (whole, parts))
+    assert set(a.point_data.keys()) == set(b.point_data.keys())
+    for name in ("stress [MPa]", "U predicted"):
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(a.points, b.points)
+    np.testing.assert_array_equal(a.faces, b.faces)
     wrong = predict(run, tmp_path / "ball.vtp", "--chunk_size", "0", status=1, capsys=capsys)
     assert "chunk_size must be at least 1, got 0" in wrong.err
+    wrong = predict(run, tmp_path / "ball.vtp", "--spill", tmp_path, status=1, capsys=capsys)
+    assert "spill is for a prediction in pieces: give --chunk_size too" in wrong.err
+    there = ["--chunk_size", "9", "--spill", tmp_path / "no"]
+    wrong = predict(run, tmp_path / "ball.vtp", *there, status=1, capsys=capsys)
+    assert f"spill must be a folder, there is none at {tmp_path / 'no'}" in wrong.err
+
+
+def test_errors_in_chunks_are_those_of_the_whole(run, tmp_path, capsys):
+    write_mesh(ball(7), tmp_path / "ball.vtp")
+    whole = predict(run, tmp_path / "ball.vtp", "--out", tmp_path / "a.vtp", capsys=capsys)
+    parts = ["--out", tmp_path / "b.vtp", "--chunk_size", "10", "--spill", tmp_path]
+    said = predict(run, tmp_path / "ball.vtp", *parts, capsys=capsys)
+    lines = [text.out.splitlines()[1:] for text in (whole, said)]
+    assert len(lines[0]) == 2
+    numbers = [[float(n) for n in re.findall(r"-?\d+\.\d+", " ".join(text))] for text in lines]
+    assert len(numbers[0]) >= 6
+    np.testing.assert_allclose(*numbers, rtol=1e-3, atol=1e-4)
+
+
+def test_what_needs_the_whole_mesh_gets_it(run, tmp_path, capsys):
+    write_mesh(ball(7), tmp_path / "ball.vtk")
+    said = predict(run, tmp_path / "ball.vtk", "--chunk_size", "20", capsys=capsys)
+    assert "ball.vtk is read whole: only .vtu and .vtp go from file to file" in said.err
+    assert (tmp_path / "ball_predicted.vtp").is_file()
+
+
+def test_a_packed_store_is_predicted_from_file_to_file(run, tmp_path, capsys):
+    data = MeshFolderDataset(
+        tmp_path / "balls",
+        splits={"train": 1.0},
+        targets=["stress", "U"],
+        units={"stress": "MPa", "pos": "mm"},
+    )
+    out = tmp_path / "pred.h5"
+    said = predict(run, data.path, "-o", out, "--chunk_size", "50", capsys=capsys)
+    assert f"pred on 390 points of 6 cases: {out}" in said.out
+    surrogate = Surrogate.from_pretrained(run / "best")
+    result = PackedStore(out)
+    assert result.names == data.store.names
+    assert result.find_damage() == []
+    assert result.attrs["channels"]["pred"][0] == {"name": "stress", "unit": "MPa"}
+    for i, case in enumerate(data):
+        assert torch.equal(result[i].pos, case.pos)
+        assert torch.equal(result[i].face, case.face)
+        expected = surrogate.predict(case).pred
+        torch.testing.assert_close(result[i].pred, expected, rtol=1e-4, atol=1e-5)
+    wrong = predict(run, data.path, "-o", tmp_path / "x.vtu", status=1, capsys=capsys)
+    assert "the prediction on a packed store is one too: write .h5" in wrong.err
+
+
+def test_a_full_disk_leaves_no_result(run, tmp_path, capsys, monkeypatch):
+    write_mesh(ball(7), tmp_path / "ball.vtp")
+
+    def full(self, at, h):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(FileFeatures, "write", full)
+    before = sorted(tmp_path.iterdir())
+    wrong = predict(run, tmp_path / "ball.vtp", "--chunk_size", "20", status=1, capsys=capsys)
+    assert "No space left on device" in wrong.err.splitlines()[-1]
+    assert "free some space and run the command again" in wrong.err.splitlines()[-1]
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_damaged_spill_file_leaves_no_result(run, tmp_path, capsys, monkeypatch):
+    write_mesh(ball(7), tmp_path / "ball.vtp")
+    write = FileFeatures.write
+
+    def damage(self, at, h):
+        write(self, at, h)
+        self.file.seek(at.start * self.row + 3)
+        self.file.write(b"\xff\xff")
+
+    monkeypatch.setattr(FileFeatures, "write", damage)
+    before = sorted(tmp_path.iterdir())
+    there = ["--chunk_size", "20", "--spill", tmp_path]
+    wrong = predict(run, tmp_path / "ball.vtp", *there, status=1, capsys=capsys)
+    last = wrong.err.splitlines()[-1]
+    assert last.startswith("flare-geo predict: the file of features in")
+    assert "is damaged at point 0: nothing was written as a result" in last
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_errors_are_printed_where_the_mesh_has_the_truth(run, tmp_path, capsys):
