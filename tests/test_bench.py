@@ -294,3 +294,15 @@ def test_shares(run):
     (row,) = result["rows"]
     assert row["matrix products"] > 0
     assert sum(v for v in row.values() if isinstance(v, float)) == pytest.approx(1)
+
+
+def test_stream(bench, tmp_path):
+    out = tmp_path / "stream.json"
+    options = ["--points", "300", "3000", "--chunk_size", "500", "--layers", "1", "--no-compile"]
+    assert bench("stream").main(["--out", str(out), *options]) == 0
+    result = json.loads(out.read_text())
+    assert [row["points"] for row in result["rows"]] == [300, 3000]
+    assert all(2e8 < row["peak_resident_bytes"] < 2e9 for row in result["rows"])
+    assert all(row["core_seconds"] > 0 for row in result["rows"])
+    assert bench("figures").main([str(tmp_path)]) == 0
+    assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"

@@ -2,9 +2,10 @@
 
     python scripts/bench/figures.py FOLDER
 
-Looks for bare.json, mixer.json, model.json, model_compiled.json and ragged.json in the folder, and
-writes a .png beside each: time and peak memory of a mixer over points on log axes (the paper's
-figure), and how many times faster than the plain way each model is. Device, versions and revision
+Looks for bare.json, mixer.json, model.json, model_compiled.json, ragged.json and stream.json in the
+folder, and writes a .png beside each: time and peak memory of a mixer over points on log axes (the
+paper's figure), how many times faster than the plain way each model is, and time and resident
+memory of predictions from file to file. Device, versions and revision
 stand at the foot of each picture.
 """
 
@@ -112,18 +113,42 @@ def model_figure(result: Row, path: Path) -> None:
     sheet.finished(title, foot(result))
 
 
+def stream_figure(result: Row, path: Path) -> None:
+    """Time and resident memory of predictions from file to file, over points."""
+    rows = [row for row in result["rows"] if "seconds" in row]
+    millions = np.array([row["points"] / 1e6 for row in rows])
+    seconds = np.array([row["seconds"] for row in rows])
+    memory = np.array([row["peak_resident_bytes"] / 2**30 for row in rows])
+    sheet = Sheet((9.0, 3.8), path, columns=2)
+    left, right = sheet.axes
+    left.plot(millions, seconds, "o-", color=theme.SERIES[0])
+    log_axes(left, millions, seconds)
+    sheet.label(left, "million points", "seconds")
+    sheet.head(left, f"time grows as N^{fitted_slope(millions, seconds):.2f}")
+    right.plot(millions, memory, "o-", color=theme.SERIES[0])
+    right.set_ylim(0, 1.3 * memory.max())
+    sheet.label(right, "million points", "GiB")
+    sheet.head(right, "largest resident memory of the process")
+    config = result["config"]
+    what = f"{config['layers']} blocks, C = {config['channels']}, M = {config['latents']}"
+    sheet.finished(
+        f"From file to file: {what}, {config['chunk_size']:,} points at a time", foot(result)
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="where the JSON is")
     options = parser.parse_args(argv)
     written = 0
-    for name in ("bare", "mixer", "model", "model_compiled", "ragged"):
+    for name in ("bare", "mixer", "model", "model_compiled", "ragged", "stream"):
         source = options.folder / f"{name}.json"
         if not source.is_file():
             continue
         result = json.loads(source.read_text())
         if name not in ("bare", "mixer"):
-            model_figure(result, source.with_suffix(".png"))
+            draw = stream_figure if name == "stream" else model_figure
+            draw(result, source.with_suffix(".png"))
             written += 1
             continue
         for width in sorted({row["D"] for row in result["rows"] if "seconds" in row}):
