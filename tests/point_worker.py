@@ -1,4 +1,5 @@
-"""One rank of distributed/test_points.py: point_worker.py RANK WORLD FOLDER DTYPE POINTS..."""
+"""One rank of distributed/test_points.py: point_worker.py RANK WORLD FOLDER DTYPE POINTS... and,
+for a model with a block of each, names of mixers."""
 
 import sys
 from datetime import timedelta
@@ -9,13 +10,20 @@ import torch.distributed as dist
 
 from flare_geo.distributed import add_gradients, shard_points, share_of, sum_across
 from flare_geo.nn import Flare
+from flare_geo.nn.mixers import make_mixer
+from flare_geo.nn.streaming import stream
 from flare_geo.ops import ptr_to_batch
 
 
-def problem(sizes, dtype):
+def problem(sizes, dtype, mixers=()):
     """The same on all ranks: model, inputs, targets, ptr."""
     torch.manual_seed(0)
-    model = Flare(3, 2, 16, 2, 2, 7, init="default").to(dtype)
+    model = Flare(3, 2, 16, len(mixers) or 2, 2, 7, init="default")
+    for block, name in zip(model.blocks, mixers):
+        block.conv = make_mixer(
+            name, 16, 2, {"noise": False} if name == "transolver_plus" else None
+        )
+    model = model.to(dtype)
     ptr = torch.tensor([0, *sizes]).cumsum(0)
     x, y = torch.rand(int(ptr[-1]), 3, dtype=dtype), torch.randn(int(ptr[-1]), 2, dtype=dtype)
     return model, x, y, ptr
@@ -29,9 +37,9 @@ def loss_of(pred, y, ptr, total=lambda x: x):
     return (over / under.clamp(min=1e-9)).mean()
 
 
-def run(sizes, dtype, rank=None, world=None):
+def run(sizes, dtype, mixers=(), rank=None, world=None):
     """Outputs, gradients of the first step, weights after three."""
-    model, x, y, ptr = problem(sizes, dtype)
+    model, x, y, ptr = problem(sizes, dtype, mixers)
     at, total = torch.arange(len(x)), lambda s: s
     if rank is not None:
         at, ptr = share_of(ptr, rank, world)
@@ -48,6 +56,10 @@ def run(sizes, dtype, rank=None, world=None):
         if step == 0:
             first = [pred.detach(), at, *(p.grad.clone() for p in model.parameters())]
         optimizer.step()
+    y = torch.empty_like(pred)
+    stream(model.eval(), x[at].__getitem__, y.__setitem__, ptr, chunk_size=9)
+    with torch.no_grad():
+        torch.testing.assert_close(y, model(x[at], ptr))  # in chunks on every rank
     return first, [p.detach() for p in model.parameters()]
 
 
@@ -69,7 +81,8 @@ def main():
         return gather(parts, x, **options)
 
     dist.all_gather = counted
-    result = run([int(n) for n in sys.argv[5:]], dtype, rank, world)
+    sizes = [int(word) for word in sys.argv[5:] if word.isdigit()]
+    result = run(sizes, dtype, [w for w in sys.argv[5:] if not w.isdigit()], rank, world)
     torch.save((*result, sent), folder / f"{rank}.pt")
     dist.destroy_process_group()
 

@@ -61,6 +61,9 @@ def stream(
 ) -> States:
     """Run a model over packed clouds of any size.
 
+    Where the points are spread over ranks (:func:`flare_geo.distributed.shard_points`), each rank
+    streams those it has, and all know the sums of all.
+
     Args:
         model: in evaluation mode; its device is where a chunk is computed.
         read: gives the inputs `[n, in_channels]` of some points, on any device.
@@ -90,7 +93,7 @@ def stream(
                 sums = _Sums(merge, block.encode(*sweeps.nothing, states[-1]))
                 for chunk, h in sweeps.points(states[:-1], keep=True):
                     sums.add(chunk, block.encode(h, chunk.layout, chunk.of(states[-1])))
-                states[-1].append(sums.state)
+                states[-1].append(mixer.joined(sums.state, len(states[-1])))
         if write is not None:
             for chunk, h in sweeps.points(states, keep=False):
                 sweeps.worker.put(write, chunk.points, model.end(h))
@@ -119,7 +122,7 @@ def answer(
     if layout.num_clouds != clouds:
         raise ValueError(f"ptr must name the {clouds} clouds encoded, got {layout.num_clouds}")
     h = model.begin(x)
-    for block, known in zip(model.blocks, states, strict=True):
+    for block, known in zip(model.sequence, states, strict=True):
         assert isinstance(block, Block)
         h = block.decode(h, known, layout)
     return model.end(h)
@@ -138,7 +141,7 @@ class _Sweeps:
         progress: Callable[[float], None] | None,
     ) -> None:
         self.model, self.read, self.make_place, self.progress = model, read, make_place, progress
-        self.blocks = [block for block in model.blocks if isinstance(block, Block)]
+        self.blocks = [block for block in model.sequence if isinstance(block, Block)]
         self.mixers = [block.sums for block in self.blocks]
         weight = next(model.parameters())
         self.device, self.total, self.swept = weight.device, 0, 0

@@ -5,7 +5,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from safetensors import SafetensorError
@@ -24,6 +24,9 @@ from flare_geo.nn.perceiver_io import PerceiverIO
 from flare_geo.nn.scaler import Scaler
 from flare_geo.nn.transolver import Transolver
 from flare_geo.provenance import provenance
+
+if TYPE_CHECKING:
+    from flare_geo.nn.streaming import States
 
 FORMAT = 1
 MODELS: dict[str, type[PointModel]] = {
@@ -265,6 +268,63 @@ class Surrogate(nn.Module):
         usual["inputs"] = [channel.name for channel in self.inputs if channel.field == "x"]
         return {**usual, **self.info.get("mesh", {})}
 
+    def encode(
+        self,
+        data: Data,
+        chunk_size: int | None = None,
+        *,
+        progress: Callable[[float], None] | None = None,
+    ) -> "States":
+        """All that an answer at any point of these clouds depends on: encode once, decode anywhere.
+
+        The clouds decide what their own points tell each other; a further point only listens. So
+        :meth:`answer` gives at the points of the clouds what :meth:`predict` gives there, and at
+        others what they would be told.
+
+        Args:
+            data: a `Data` or `Batch`, as for :meth:`predict`.
+            chunk_size: points at a time; all if None.
+            progress: see :meth:`predict`.
+
+        Returns:
+            Of each block the states of its mixer, tensors `[B, ...]`: a few hundred kilobytes a
+            cloud, whatever its size.
+
+        Example:
+            >>> inputs = [Field("pos", "x", "m"), Field("pos", "y", "m")]
+            >>> surrogate = Surrogate(Flare(2, 1), inputs, [Field("y", "pressure", "Pa")])
+            >>> states = surrogate.encode(Data(pos=torch.rand(500, 2)))
+            >>> surrogate.answer(Data(pos=torch.rand(7, 2)), states).pred.shape
+            torch.Size([7, 1])
+        """
+        x, ptr = self.assemble(data), data.get("ptr")
+        ends = torch.tensor([0, len(x)]) if ptr is None else ptr
+        size = max(1, len(x)) if chunk_size is None else chunk_size
+        return self._stream(x.__getitem__, None, ends, size, None, progress)
+
+    @torch.no_grad()
+    def answer(self, data: Data, states: "States") -> Data:
+        """A copy of `data` with the prediction at its points, from the states of :meth:`encode`.
+
+        Raises:
+            ValueError: if an input is missing or not finite, or the data have not as many clouds as
+                were encoded.
+        """
+        from flare_geo.nn.streaming import answer
+
+        x, ptr = self.assemble(data), data.get("ptr")
+        self._check_finite(x)
+        device, training = self.input_scaler.mean.device, self.training
+        self.eval()
+        try:
+            z = self.input_scaler(x.to(device))
+            y = answer(self._cut_model(), z, states, None if ptr is None else ptr.to(device))
+        finally:
+            self.train(training)
+        result = data.clone().cpu()
+        result.pred = self.output_scaler.inverse(y).cpu()
+        return result
+
     def predict_stream(
         self,
         case_at: Callable[[slice], Data],
@@ -339,20 +399,16 @@ class Surrogate(nn.Module):
     def _stream(
         self,
         read: Callable[[slice], Tensor],
-        write: Callable[[slice, Tensor], None],
+        write: Callable[[slice, Tensor], None] | None,
         ptr: Tensor,
         chunk_size: int,
         features: Callable[[int, Tensor], Features] | None,
         progress: Callable[[float], None] | None,
-    ) -> None:
+    ) -> "States":
         """From inputs `[n, in]` to predictions `[n, out]`, both in physical units."""
         from flare_geo.nn.streaming import stream
 
-        if not isinstance(self.model, BlockModel):
-            raise ValueError(
-                f"chunk_size needs a model that can be cut, as Flare, got "
-                f"{type(self.model).__name__}: predict without it"
-            )
+        model = self._cut_model()
         device = self.input_scaler.mean.device
 
         def scaled(at: slice) -> Tensor:
@@ -361,13 +417,17 @@ class Surrogate(nn.Module):
             z: Tensor = self.input_scaler(x.to(device))
             return z
 
+        def unscaled(at: slice, y: Tensor) -> None:
+            if write is not None:
+                write(at, self.output_scaler.inverse(y).cpu())
+
         training = self.training
         self.eval()
         try:
-            stream(
-                self.model,
+            return stream(
+                model,
                 scaled,
-                lambda at, y: write(at, self.output_scaler.inverse(y).cpu()),
+                None if write is None else unscaled,
                 ptr,
                 chunk_size=chunk_size,
                 features=features,
@@ -375,6 +435,14 @@ class Surrogate(nn.Module):
             )
         finally:
             self.train(training)
+
+    def _cut_model(self) -> BlockModel:
+        if not isinstance(self.model, BlockModel):
+            raise ValueError(
+                f"chunk_size needs a model that can be cut, as Flare, got "
+                f"{type(self.model).__name__}: predict without it"
+            )
+        return self.model
 
     def _check_finite(self, x: Tensor, first: int = 0) -> None:
         if torch.isfinite(x).all():

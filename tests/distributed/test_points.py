@@ -9,17 +9,18 @@ import pytest
 import torch
 
 from flare_geo.distributed import shard_points, share_of
+from flare_geo.nn import MIXERS, SumMixer
 
 WORKER = Path(point_worker.__file__)
 SIZES = (0, 41, 3, 1, 60)  # fewer points than ranks in some clouds: empty shards
 
 
-def spread(world, folder, dtype, sizes):
+def spread(world, folder, dtype, sizes, mixers=()):
     """What each rank found."""
     command = [sys.executable, str(WORKER)]
     ranks = [
         subprocess.Popen(
-            [*command, str(r), str(world), str(folder), dtype, *map(str, sizes)],
+            [*command, str(r), str(world), str(folder), dtype, *map(str, sizes), *mixers],
             stderr=subprocess.PIPE,
         )
         for r in range(world)
@@ -35,8 +36,17 @@ def spread(world, folder, dtype, sizes):
     [(2, "float32", 1e-6), (3, "float64", 1e-12), (4, "float64", 1e-12)],
 )
 def test_ranks_together_do_what_one_process_does(world, dtype, bound, tmp_path):
-    found = spread(world, tmp_path, dtype, SIZES)
-    (pred, _, *grads), weights = point_worker.run(SIZES, getattr(torch, dtype))
+    same(world, dtype, bound, tmp_path)
+
+
+def test_every_mixer_whose_points_meet_in_sums(tmp_path):
+    same(2, "float64", 1e-10, tmp_path, [n for n in MIXERS if issubclass(MIXERS[n], SumMixer)])
+
+
+def same(world, dtype, bound, tmp_path, mixers=()):
+    """Ranks together do what one process does."""
+    found = spread(world, tmp_path, dtype, SIZES, mixers)
+    (pred, _, *grads), weights = point_worker.run(SIZES, getattr(torch, dtype), mixers)
     points = torch.cat([first[1] for first, _, _ in found])
     assert points.sort()[0].tolist() == list(range(sum(SIZES))), "every point on one rank"
     joined = torch.cat([first[0] for first, _, _ in found])[points.argsort()]
@@ -60,10 +70,11 @@ def test_what_is_sent_does_not_depend_on_the_points(tmp_path):
         folder.mkdir()
         found = spread(2, folder, "float32", sizes)
         weights = sum(p.numel() for p in found[0][1])
-        step = [clouds * heads * latents * (width + 1)] * layers + [2 * clouds]
+        there = [clouds * heads * latents * (width + 1)] * layers
+        step = [*there, 2 * clouds]
         step += [clouds * heads * latents * width] * layers + [weights]
         for _, _, sent in found:
-            assert sent == 3 * step
+            assert sent == 3 * step + 2 * there  # and a prediction in chunks, and one in one piece
 
 
 def test_shares_are_even_and_complete():

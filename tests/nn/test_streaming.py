@@ -210,6 +210,22 @@ def test_predict_in_chunks():
     torch.testing.assert_close(surrogate.predict(one, chunk_size=9).pred, whole[:40])
 
 
+def test_encode_and_answer_in_physical_units():
+    surrogate = surrogate_of(make(torch.float32)[0])
+    batch = Batch.from_data_list([Data(pos=torch.rand(n, 3)) for n in (40, 1, 59)])
+    whole = surrogate.predict(batch).pred
+    for chunk_size in (None, 17):
+        states = surrogate.encode(batch, chunk_size)
+        torch.testing.assert_close(surrogate.answer(batch, states).pred, whole)
+        new = Batch.from_data_list(
+            [Data(pos=batch.pos[35:40]), Data(pos=torch.rand(2, 3)), batch[2]]
+        )
+        torch.testing.assert_close(surrogate.answer(new, states).pred[:5], whole[35:40])
+        torch.testing.assert_close(surrogate.answer(new, states).pred[7:], whole[41:])
+    with pytest.raises(ValueError, match="ptr must name the 3 clouds encoded, got 1"):
+        surrogate.answer(Data(pos=torch.rand(2, 3)), states)
+
+
 class Other(PointModel):
     def forward(self, x, ptr=None, batch=None):
         return x[:, :2]
