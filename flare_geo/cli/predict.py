@@ -47,6 +47,7 @@ def predict(
     chunk_size: int | None = None,
     spill: Path | None = None,
     compile: bool = False,
+    query: Path | None = None,
 ) -> None:
     """Predict on a mesh file, or on all in a folder, and write the mesh with the fields on it.
 
@@ -73,6 +74,8 @@ def predict(
             needs the cells, or pictures are asked for.
         spill: a folder for the features between blocks; where there is room if not given.
         compile: compile the model first, as in training; worth it for large meshes.
+        query: another mesh file, of points inside or on the same part: the fields are answered
+            there, from what the points of MESH tell. Pictures are of it.
     """
     pieces = None if chunk_size is None else Pieces(chunk_size, spill)
     if pieces is None and spill is not None:
@@ -85,28 +88,30 @@ def predict(
     if not 0 <= channel < len(surrogate.outputs):
         raise ValueError(f"channel must be 0 to {len(surrogate.outputs) - 1}, got {channel}")
     if mesh.is_dir():
-        if movie is not None or show:
-            raise ValueError(f"{mesh} is a folder: movie and show are for one mesh")
+        if movie is not None or show or query is not None:
+            raise ValueError(f"{mesh} is a folder: movie, show and query are for one mesh")
         out = out or mesh.with_name(f"{mesh.name}_predicted")
         _predict_folder(surrogate, mesh, out, png, html, given, channel, pieces)
         return
     drawn = any(path is not None for path in (png, html, movie)) or show
     if mesh.suffix == STORE:
-        if drawn or given:
-            raise ValueError(f"{mesh} is a packed store: no pictures, and nothing is to be given")
+        if drawn or given or query is not None:
+            raise ValueError(
+                f"{mesh} is a packed store: no pictures, no query, and nothing is to be given"
+            )
         out = out or mesh.with_name(f"{mesh.stem}_predicted{STORE}")
         predict_store(surrogate, mesh, out, pieces or Pieces(100_000))
         return
     if out is not None:
         check_target(out)
-    if pieces is not None and not drawn:
+    if pieces is not None and not drawn and query is None:
         try:
             target = out or mesh.with_name(f"{mesh.stem}_predicted{mesh.suffix}")
             predict_file_in_pieces(surrogate, mesh, target, pieces, given)
             return
         except NotInPieces as reason:
             print(f"{mesh.name} is read whole: {reason}", file=sys.stderr)
-    result = predict_file(surrogate, mesh, out, png, html, given, channel, pieces)
+    result = predict_file(surrogate, mesh, out, png, html, given, channel, pieces, query)
     shown = surrogate.outputs[channel].label
     if movie is not None:
         from flare_geo.viz import orbit
@@ -165,15 +170,23 @@ def predict_file(
     given: dict[str, float] | None = None,
     channel: int = 0,
     pieces: Pieces | None = None,
+    query: Path | None = None,
 ) -> Predicted:
     """Predict on one mesh file and write what is asked for; NAME_predicted if `out` is None.
 
-    An `out` without a suffix gets that of the format which holds the mesh.
+    An `out` without a suffix gets that of the format which holds the mesh. With a `query` the mesh
+    is encoded, and everything else is about the mesh of that file.
     """
     mesh, case = read_case(surrogate, path, given)
     try:
         shown = None if pieces is None else Progress(path.name, case.num_nodes)
-        pred = surrogate.predict_case(case, pieces and pieces.chunk_size, progress=shown)
+        chunk_size = pieces and pieces.chunk_size
+        if query is None:
+            pred = surrogate.predict_case(case, chunk_size, progress=shown)
+        else:
+            states = surrogate.encode(case, chunk_size, progress=shown)
+            path, (mesh, case) = query, read_case(surrogate, query, given)
+            pred = surrogate.predict_case(case, states=states)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     truth = truth_of_mesh(mesh, surrogate.recipe)

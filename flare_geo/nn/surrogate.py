@@ -187,12 +187,23 @@ class Surrogate(nn.Module):
         case: Data,
         chunk_size: int | None = None,
         *,
+        states: "States | None" = None,
         progress: Callable[[float], None] | None = None,
     ) -> Tensor:
-        """The prediction `[N, out]` for a case of :meth:`case_of`, its transform undone."""
+        """The prediction `[N, out]` for a case of :meth:`case_of`, its transform undone.
+
+        Args:
+            case: the points.
+            chunk_size: see :meth:`predict`.
+            states: of :meth:`encode`, where the points only listen to those of another case.
+            progress: see :meth:`predict`.
+        """
         from flare_geo.transforms import undo
 
-        predicted = self._predict_case(case, chunk_size, progress)
+        if states is None:
+            predicted = self._predict_case(case, chunk_size, progress)
+        else:
+            predicted = self.answer(case, states)
         transform = self._transform
         pred: Tensor = (undo(transform, predicted) if transform else predicted).pred
         return pred
@@ -472,7 +483,9 @@ class Surrogate(nn.Module):
             "outputs": [f._asdict() for f in self.outputs],
             **self.info,
         }
-        weights = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        weights = {  # copies: the format has no tensor with two names, as shared modules have
+            k: v.detach().to("cpu", copy=True).contiguous() for k, v in self.state_dict().items()
+        }
         with write_aside(folder / WEIGHTS) as w, write_aside(folder / CONFIG) as c:
             w.write_bytes(save(weights))  # a full disk is an OSError this way
             c.write_text(json.dumps(config, indent=2) + "\n")

@@ -116,6 +116,23 @@ def test_in_chunks(run, tmp_path, capsys):
     assert f"spill must be a folder, there is none at {tmp_path / 'no'}" in wrong.err
 
 
+def test_a_mesh_answers_at_the_points_of_another(run, tmp_path, capsys):
+    """At points of its own as on the whole mesh; elsewhere too."""
+    mesh = ball(7)
+    write_mesh(mesh, tmp_path / "ball.vtp")
+    points = np.concatenate([mesh.points[10:30], 0.5 * mesh.points[:5]])
+    write_mesh(pv.PolyData(points), tmp_path / "points.vtp")
+    predict(run, tmp_path / "ball.vtp", "-o", tmp_path / "whole.vtp", capsys=capsys)
+    query = ["--query", tmp_path / "points.vtp", "--chunk_size", "7"]
+    said = predict(run, tmp_path / "ball.vtp", *query, "-o", tmp_path / "q.vtp", capsys=capsys)
+    assert "points.vtp: stress [MPa], U on 25 points" in said.out
+    whole, answers = (pv.read(tmp_path / f"{name}.vtp")["stress [MPa]"] for name in ("whole", "q"))
+    np.testing.assert_allclose(answers[:20], whole[10:30], rtol=1e-4, atol=1e-5)
+    alone = predict(run, tmp_path / "points.vtp", "-o", tmp_path / "alone.vtp", capsys=capsys)
+    assert "25 points" in alone.out
+    assert np.abs(pv.read(tmp_path / "alone.vtp")["stress [MPa]"] - answers).max() > 1e-3
+
+
 def test_errors_in_chunks_are_those_of_the_whole(run, tmp_path, capsys):
     write_mesh(ball(7), tmp_path / "ball.vtp")
     whole = predict(run, tmp_path / "ball.vtp", "--out", tmp_path / "a.vtp", capsys=capsys)
