@@ -21,7 +21,7 @@ ARROWS = {  # room: rooms it may import from
     "mesh": {"files"},
     "datasets": {"transforms", "mesh", *BASE},
     "viz": {"mesh", *BASE},
-    "train": {"ops", "nn", "metrics", "datasets", "transforms", *BASE},
+    "train": {"ops", "nn", "metrics", "datasets", "distributed", "transforms", *BASE},
     "cli": {"ops", "nn", "metrics", "datasets", "transforms", "mesh", "viz", "train", *BASE},
     "testing": set(),
     "files": set(),

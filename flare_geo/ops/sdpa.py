@@ -145,9 +145,9 @@ def _pair_backward(
 
 
 def _encode_dense(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """`[b, H, M, D]` from `[b, H, n, D]`; the sum over no point at all is zero."""
+    """`[b, H, M, D]` from `[b, H, n, D]`; the sum over no point at all is zero, with a gradient."""
     if k.shape[-2] == 0:
-        return torch.zeros_like(q)
+        return torch.zeros_like(q) + v.sum(dim=-2, keepdim=True)
     return scaled_dot_product_attention(q, k, v, scale=scale)
 
 
