@@ -25,6 +25,7 @@ from torch_geometric.data import Data, Dataset
 
 from flare_geo.datasets.packing import Fault, pack
 from flare_geo.datasets.store import PackedStore, find_fault, write_store
+from flare_geo.transforms.base import drop_connectivity, point_fields
 
 FORMAT = 2
 SOURCE = "SOURCE.json"
@@ -206,14 +207,47 @@ class PackedDataset(Dataset, ABC):
         """Number of cases in the split."""
         return len(self.store)
 
+    @property
+    def sizes(self) -> list[int]:
+        """Number of points of each case, before ``transform``; nothing is read for it."""
+        sizes, most = self.store.sizes(), self.num_points
+        whole = [sizes[i] for i in self.indices()]
+        return whole if most is None else [min(n, most) for n in whole]
+
     def get(self, idx: int) -> Data:
         """Case ``idx``, before ``transform``."""
         if self.num_points is None:
             return self.present(self.store[idx])
+        return self._sample(idx, self.num_points)
+
+    def share(self, idx: int, rank: int, ranks: int) -> Data:
+        """The points of case ``idx`` that fall to one of several ranks, without connectivity.
+
+        The ranks together have the points of ``self[idx]``, each one on one of them. Without a
+        ``transform`` the others are not read; where there is one, it is given the whole case.
+
+        Raises:
+            ValueError: if there is no such rank.
+        """
+        if not 0 <= rank < ranks:
+            raise ValueError(f"rank must be 0 to {ranks - 1}, got {rank}")
+        i = self.indices()[idx]
+        if self.transform is None:
+            most = self.num_points or max(1, int(self.store.ptr[i + 1] - self.store.ptr[i]))
+            return self._sample(i, most, (rank, ranks))
+        data = self[idx]
+        n = len(data["pos"])
+        own = slice(n * rank // ranks, n * (rank + 1) // ranks)
+        for key in point_fields(data):
+            data[key] = data[key][own]
+        drop_connectivity(data)
+        return data
+
+    def _sample(self, idx: int, num_points: int, share: tuple[int, int] = (0, 1)) -> Data:
         epoch = int(self._epoch) if self.split == "train" else -1
         digest = hashlib.sha256(f"{epoch} {self.store.names[idx]}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-        return self.present(self.store.sample(idx, self.num_points, generator))
+        return self.present(self.store.sample(idx, num_points, generator, share))
 
     def find_raw(self, filename: str) -> Path:
         """The one file of this name in ``root``, ``root/raw`` or anywhere below ``root``."""

@@ -1,6 +1,7 @@
 """`flare-geo train`: a surrogate from a YAML and flags."""
 
 import logging
+import math
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -16,21 +17,25 @@ from flare_geo.cli.run import source_of
 from flare_geo.datasets import PackedDataset
 from flare_geo.files import write_aside
 from flare_geo.nn import Flare, PointModel, Surrogate
-from flare_geo.train.checkpoint import SafeCheckpointIO, SaveBest
+from flare_geo.train.checkpoint import SafeCheckpointIO, SaveBest, SaveState
 from flare_geo.train.data import SplitsDataModule, fields_of, fit_scalers
+from flare_geo.train.faults import StepGuard, limit_waiting, plain_words
+from flare_geo.train.memory import MemoryForecast
 from flare_geo.train.module import SurrogateModule
 from flare_geo.train.optimizer import make_optimizer
 from flare_geo.train.progress import History, RunProgress
 from flare_geo.transforms import to_config
 
 WHERE_NOT_WHAT = (
-    "run", "config", "compile", "num_workers", "accelerator", "devices", "strategy", "num_nodes"
+    "run", "config", "compile", "num_workers", "accelerator", "devices", "strategy", "num_nodes",
+    "point_ranks", "save_minutes", "max_bad_steps", "wait_minutes",
 )  # fmt: skip
 QUIET = [  # Lightning's advice that does not apply to packed batches or to a CPU
     ".*does not have many workers.*",
     ".*GPU available but not used.*",
     ".*number of training batches.*smaller than the logging interval.*",
     ".*Checkpoint directory.*exists and is not empty.*",
+    ".*Detected call of `lr_scheduler.step\\(\\)` before.*",  # float16 leaves out steps at first
     ".*Total length of `list` across ranks is zero.*",  # a set without validation cases
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
 ]
@@ -41,7 +46,8 @@ def train(
     run: Path,
     model: Callable[[int, int], PointModel] = Flare,
     epochs: int = 100,
-    batch_size: int = 4,
+    batch_size: int | None = None,
+    points_per_batch: int | None = None,
     lr: float = 1e-3,
     weight_decay: float = 1e-5,
     eps: float = 1e-8,
@@ -53,6 +59,8 @@ def train(
     ema: float | None = None,
     raw: list[Literal["pos", "x", "y"]] | None = None,
     val_every: int = 1,
+    save_minutes: float | None = 10.0,
+    max_bad_steps: int = 10,
     seed: int = 0,
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true",
     compile: bool = False,
@@ -60,6 +68,8 @@ def train(
     devices: int | str = "auto",
     strategy: str = "auto",
     num_nodes: int = 1,
+    wait_minutes: float = 10.0,
+    point_ranks: int = 1,
     num_workers: int = 0,
     resolved: str = "",
 ) -> Path:
@@ -71,7 +81,10 @@ def train(
         run: folder of the run; made if it is not there, continued if it is.
         model: the model, called with the numbers of input and output channels.
         epochs: passes over the training split.
-        batch_size: clouds a batch and process.
+        batch_size: clouds a batch, over all processes; 4 if neither this nor points_per_batch is
+            given.
+        points_per_batch: points a batch, over all processes, in place of batch_size: clouds are
+            packed so that all processes have about as many points.
         lr: peak learning rate of AdamW under a cosine one-cycle schedule.
         weight_decay: of the weights of linear layers; biases, norms and latents do not decay.
         eps: of Adam.
@@ -84,6 +97,9 @@ def train(
             and saved.
         raw: fields that are not standardised.
         val_every: epochs between validations.
+        save_minutes: minutes between saves within an epoch; null saves at its end only.
+        max_bad_steps: steps in a row whose loss or gradient is not finite, which end the run; fewer
+            are left out and their cases named.
         seed: of the weights, the order of the batches and all else that is random.
         precision: of the computation.
         compile: compile the model first: on a CPU its kernels in C++, once on a machine and in some
@@ -92,6 +108,9 @@ def train(
         devices: how many, or "auto".
         strategy: Lightning's, "ddp" for several GPUs.
         num_nodes: machines.
+        wait_minutes: how long a process waits for the others before it gives up.
+        point_ranks: processes that share the points of each cloud, for clouds that one of them
+            cannot hold; the others of them take other clouds.
         num_workers: loading processes.
         resolved: the configuration as YAML, kept in the run's `config.yaml`; the command line
             fills it in.
@@ -112,15 +131,27 @@ def train(
     seed_everything(seed, verbose=False)
     surrogate = make_surrogate(model, data, tuple(raw or ()))
     history = History(run / "metrics.csv")
+    saver = SaveState(run / "last.ckpt", save_minutes)
+    guard = StepGuard(run, saver, max_bad_steps)
     callbacks: list[Callback] = [
         SaveBest(run / "best"),
+        guard,
+        MemoryForecast(),
         history,
         RunProgress(history),
         ModelCheckpoint(run, "last", enable_version_counter=False, save_on_train_epoch_end=True),
     ]
     if ema is not None:
         callbacks.append(EMAWeightAveraging(decay=ema))
-    splits = SplitsDataModule(data, batch_size=batch_size, num_workers=num_workers, seed=seed)
+    callbacks.append(saver)
+    splits = SplitsDataModule(
+        data,
+        batch_size=batch_size,
+        points_per_batch=points_per_batch,
+        point_ranks=point_ranks,
+        num_workers=num_workers,
+        seed=seed,
+    )
     trainer = Trainer(
         max_epochs=epochs,
         accelerator=accelerator,
@@ -132,6 +163,7 @@ def train(
         accumulate_grad_batches=accumulate,
         check_val_every_n_epoch=val_every,
         num_sanity_val_steps=0,
+        use_distributed_sampler=False,
         callbacks=callbacks,
         plugins=[SafeCheckpointIO()],
         logger=TensorBoardLogger(run, name="tensorboard", version=""),
@@ -139,6 +171,8 @@ def train(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    limit_waiting(trainer, wait_minutes)
+    plan = splits.plan(data, 0, trainer.world_size)  # can so many processes share the clouds?
     if trainer.is_global_zero:
         _announce(run, data, surrogate, splits, trainer)
         if resolved:
@@ -146,6 +180,7 @@ def train(
                 aside.write_text(resolved)
     optimizer = partial(
         make_optimizer,
+        total_steps=epochs * math.ceil(len(plan) / accumulate),
         lr=lr,
         weight_decay=weight_decay,
         eps=eps,
@@ -153,12 +188,13 @@ def train(
         div_factor=div_factor,
         final_div_factor=final_div_factor,
     )
-    module = SurrogateModule(surrogate, optimizer, compile=compile, seed=seed)
-    state = run / "last.ckpt"
-    with warnings.catch_warnings():
+    module = SurrogateModule(
+        surrogate, optimizer, point_ranks=point_ranks, compile=compile, seed=seed
+    )
+    with warnings.catch_warnings(), plain_words(guard):
         for message in QUIET:
             warnings.filterwarnings("ignore", message)
-        trainer.fit(module, splits, ckpt_path=state if state.is_file() else None)
+        trainer.fit(module, splits, ckpt_path=saver.path if saver.path.is_file() else None)
     if trainer.is_global_zero:
         surrogate.save_pretrained(run / "last")
         _draw_curve(run)

@@ -4,22 +4,33 @@ Sums are taken in float64 (float32 on devices that have nothing wider), so a clo
 points loses nothing. A cloud without points has error 0.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from flare_geo.ops import Layout, make_layout
 
 
-def relative_l2(pred: Tensor, target: Tensor, ptr: Tensor | Layout | None = None) -> Tensor:
+def relative_l2(
+    pred: Tensor,
+    target: Tensor,
+    ptr: Tensor | Layout | None = None,
+    *,
+    total: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     r"""Relative L2 error :math:`\|p - t\|_2 / \|t\|_2` of each cloud, the loss and metric of FLARE.
 
     Args:
         pred: predicted values, in physical units.
         target: true values.
         ptr: offsets of the clouds, None for one.
+        total: where only some points of each cloud are here: makes of sums over these the sums
+            over all, as :func:`flare_geo.distributed.sum_across` does.
 
     Shapes:
-        - **pred, target:** `[N, C]`; **ptr:** `[B+1]`; **returns** `[B]`
+        - **pred, target:** `[N, C]`; **ptr:** `[B+1]`; **total:** `[2, B]` to `[2, B]`;
+          **returns** `[B]`
 
     Raises:
         ValueError: if the shapes differ or `ptr` does not fit.
@@ -30,8 +41,9 @@ def relative_l2(pred: Tensor, target: Tensor, ptr: Tensor | Layout | None = None
     """
     layout = _check(pred, target, ptr)
     error, size = _wide(pred) - _wide(target), _wide(target)
-    ratio = _sum(error.square(), layout) / _positive(_sum(size.square(), layout))
-    return _root(ratio).to(_at_least_float32(pred))
+    sums = torch.stack([_sum(error.square(), layout), _sum(size.square(), layout)])  # [2, B]
+    over, under = sums if total is None else total(sums)
+    return _root(over / _positive(under)).to(_at_least_float32(pred))
 
 
 def relative_l1(pred: Tensor, target: Tensor, ptr: Tensor | Layout | None = None) -> Tensor:

@@ -1,7 +1,13 @@
 """Checkpoints that survive a full disk and a kill, and are read without running code."""
 
+import math
+import signal
+import sys
+import threading
+import time
 from io import BytesIO
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -28,8 +34,19 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read it; tensors, numbers, strings and containers of them only."""
-        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        """Read it; tensors, numbers, strings and containers of them only.
+
+        Raises:
+            ValueError: if it is damaged.
+        """
+        content = BytesIO(Path(path).read_bytes())  # what the disk says is an error of its own
+        try:
+            return torch.load(content, map_location=map_location or "cpu", weights_only=True)
+        except (RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+            line = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"the state in {path} cannot be read ({line}): delete it to train anew"
+            ) from error
 
 
 class SaveBest(Callback):
@@ -59,3 +76,76 @@ class SaveBest(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the lowest error of a run that is resumed."""
         self.best = state_dict["best"]
+
+
+class SaveState(Callback):
+    """Saves the state of a run between two steps: on a signal, then ends it, and by the clock.
+
+    SIGTERM and SIGUSR1, with which schedulers announce the end of a job, only leave a note; the
+    step is finished, all processes agree (see :class:`flare_geo.train.faults.StepGuard`), the state
+    is saved, and the run ends with status 128 + the number of the signal: 143 after SIGTERM, 138
+    after SIGUSR1. After the last step of an epoch the state is that of
+    the epoch's end, after its validation. Lightning's own handler of SIGTERM is replaced: it saves
+    nothing, and sends a message from inside the handler, which meets the others in the midst of
+    messages of their own.
+
+    Stands behind whatever changes weights at the end of a step, as their average.
+
+    Args:
+        path: the state.
+        minutes: between saves within an epoch; None saves at its end only.
+    """
+
+    def __init__(self, path: Path, minutes: float | None = None) -> None:
+        if minutes is not None and not minutes >= 0:
+            raise ValueError(f"save_minutes must be a number of minutes or null, got {minutes}")
+        self.path, self.seconds = path, math.inf if minutes is None else 60 * minutes
+        self.noted = 0
+        self.ends, self.saves = False, False
+        self.saved_at = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen to the signals; Lightning restores what listened before when the fit ends."""
+        self.saved_at = time.monotonic()
+        if trainer.is_global_zero:
+            for half in self.path.parent.glob(f".{self.path.stem}-*{self.path.suffix}"):
+                half.unlink()  # of a process that was killed while it wrote
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGUSR1):
+                signal.signal(number, self._note)
+
+    def wishes(self) -> tuple[bool, bool]:
+        """Whether this process wants the run to end, and the state to be saved."""
+        return self.noted > 0, time.monotonic() - self.saved_at >= self.seconds
+
+    def agree(self, ends: float, saves: float) -> None:
+        """Take up what all processes want."""
+        self.ends, self.saves = ends > 0, ends + saves > 0
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Save, if that was agreed on before the step; the last batch leaves it to the epoch."""
+        if self.saves and not trainer.is_last_batch:
+            self.saves = False
+            trainer.save_checkpoint(self.path)
+            self.saved_at = time.monotonic()
+            self._end(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The state was saved at the end of the former epoch."""
+        self.saved_at = time.monotonic()
+        self._end(trainer)
+
+    def _note(self, number: int, _: Any) -> None:
+        self.noted = number
+
+    def _end(self, trainer: Trainer) -> None:
+        if not self.ends:
+            return
+        if trainer.is_global_zero:
+            name = signal.Signals(self.noted).name if self.noted else "a signal elsewhere"
+            print(
+                f"ended by {name}; the state is saved in {self.path}, and the same command goes on",
+                file=sys.stderr,
+                flush=True,
+            )
+        raise SystemExit(128 + (self.noted or signal.SIGTERM))

@@ -1,82 +1,155 @@
 """The splits of a data set as loaders of packed batches."""
 
+import hashlib
 import math
+import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.utils.data import DistributedSampler
-from torch_geometric.data import Data
-from torch_geometric.loader import DataLoader
+from torch.utils.data import DataLoader, Dataset
+from torch_geometric.data import Batch, Data
 
 from flare_geo.datasets import PackedDataset
 from flare_geo.nn import Scaler, Surrogate
 from flare_geo.nn.surrogate import Field
+from flare_geo.train.batches import BatchPlan, Place, Take, check_budget
+from flare_geo.train.resume import ResumableLoader
 from flare_geo.transforms import AssembleFeatures
 from flare_geo.transforms.channels import Columns
 
-UNUSED = ["face", "cells", "name"]  # for pictures only: not sent through the loader
+UNUSED = ["face", "cells"]  # for pictures only: not sent through the loader
 
 
-class EpochSampler(DistributedSampler[Data]):
-    """Tells the data set, too, which epoch it is: it may draw its points anew."""
+class Batches(Dataset[Batch]):
+    """The clouds of a :class:`Take` as one `Batch`, or the share that a process has of them.
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before every epoch."""
-        super().set_epoch(epoch)
-        self.dataset.set_epoch(epoch)  # type: ignore[attr-defined]
+    A batch has `loss_weight [B]`, see :class:`BatchPlan`. What a transform draws depends on `seed`,
+    the epoch and the case alone, whichever process reads it and after which others.
+    """
+
+    def __init__(self, dataset: PackedDataset, place: Place, seed: int = 0) -> None:
+        self.dataset, self.place, self.seed = dataset, place, seed
+
+    def __getitem__(self, take: Take) -> Batch:
+        self.dataset.set_epoch(take.epoch)
+        clouds = [self._read(cloud, take.epoch) for cloud in take.clouds]
+        batch = Batch.from_data_list(clouds, exclude_keys=UNUSED)
+        batch.loss_weight = torch.tensor(take.weights)
+        return batch
+
+    def _read(self, cloud: int, epoch: int) -> Data:
+        if self.dataset.transform is None:
+            return self._share(cloud)
+        with random_numbers_of(self.seed, epoch, cloud):
+            return self._share(cloud)
+
+    def _share(self, cloud: int) -> Data:
+        if self.place.point_ranks == 1:
+            return self.dataset[cloud]
+        return self.dataset.share(cloud, self.place.point_rank, self.place.point_ranks)
+
+
+@contextmanager
+def random_numbers_of(*numbers: int) -> Iterator[None]:
+    """Inside, the global generators of the CPU start from these numbers; then they go on."""
+    digest = hashlib.sha256(repr(numbers).encode()).digest()
+    start = int.from_bytes(digest[:4], "little")
+    with isolate_rng(include_cuda=False):
+        torch.default_generator.manual_seed(start)
+        np.random.seed(start)  # noqa: NPY002  (the one that transforms of others draw from)
+        random.seed(start)
+        yield
 
 
 class SplitsDataModule(LightningDataModule):
     """Training and validation batches of clouds of any sizes, packed by `ptr`.
 
-    The order of an epoch depends on `seed` and the number of the epoch alone.
+    The order of an epoch depends on `seed` and the number of the epoch alone. Clouds are divided
+    among processes here: the trainer wants `use_distributed_sampler=False`.
 
     Args:
         dataset: the training split; validation is its split ``"val"`` where that has cases.
-        batch_size: clouds a batch and process.
+        batch_size: clouds a batch, over all processes; 4 if neither is given.
+        points_per_batch: points a batch, over all processes, see :class:`BatchPlan`.
+        point_ranks: processes that share the points of each cloud.
         num_workers: loading processes.
-        seed: of the order.
+        seed: of the order, and of what transforms draw.
+
+    Raises:
+        ValueError: if an option does not fit, or the training split has no cases.
     """
 
     def __init__(
-        self, dataset: PackedDataset, *, batch_size: int = 1, num_workers: int = 0, seed: int = 0
+        self,
+        dataset: PackedDataset,
+        *,
+        batch_size: int | None = None,
+        points_per_batch: int | None = None,
+        point_ranks: int = 1,
+        num_workers: int = 0,
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        check_budget(batch_size, points_per_batch)
         if len(dataset) == 0:
             raise ValueError(f"{dataset.name}: the split '{dataset.split}' has no cases")
-        self.dataset, self.batch_size, self.num_workers = dataset, batch_size, num_workers
-        self.seed = seed
+        if batch_size is None and points_per_batch is None:
+            batch_size = 4
+        self.dataset, self.batch_size, self.points_per_batch = dataset, batch_size, points_per_batch
+        self.point_ranks, self.num_workers, self.seed = point_ranks, num_workers, seed
         self.validation = dataset.with_split("val") if "val" in dataset.splits else None
         if self.validation is not None and len(self.validation) == 0:
             self.validation = None
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled anew in every epoch, shared among the processes."""
-        return self._loader(self.dataset, self.batch_size, shuffle=True)
+        return self._loader(self.dataset, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """In order."""
-        if self.validation is None:
-            return []
-        return self._loader(self.validation, self.batch_size, shuffle=False)
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        """The same batches every time, each case once."""
+        return [] if self.validation is None else self._loader(self.validation, shuffle=False)
 
-    def _loader(self, dataset: PackedDataset, batch_size: int, shuffle: bool) -> DataLoader:
-        world, rank = (
-            (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+    def plan(
+        self,
+        dataset: PackedDataset,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        accumulate: int = 1,
+        shuffle: bool = True,
+    ) -> BatchPlan:
+        """Who takes which clouds of a split.
+
+        Raises:
+            ValueError: if so many processes cannot share them.
+        """
+        return BatchPlan(
+            dataset.sizes,
+            Place.of(rank, world_size, self.point_ranks),
+            batch_size=self.batch_size,
+            points_per_batch=self.points_per_batch,
+            accumulate=accumulate,
+            shuffle=shuffle,
+            seed=self.seed,
         )
-        sampler = EpochSampler(dataset, world, rank, shuffle=shuffle, seed=self.seed)
-        return DataLoader(
-            dataset,
-            batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            exclude_keys=UNUSED,
-        )
+
+    def _loader(self, dataset: PackedDataset, shuffle: bool) -> DataLoader[Batch]:
+        rank, world, accumulate = 0, 1, 1
+        if self.trainer is not None:
+            rank, world = self.trainer.global_rank, self.trainer.world_size
+            accumulate = self.trainer.accumulate_grad_batches if shuffle else 1
+        plan = self.plan(dataset, rank, world, accumulate=accumulate, shuffle=shuffle)
+        batches = Batches(dataset, plan.place, self.seed)
+        return ResumableLoader(batches, plan, collate_fn=_as_it_is, num_workers=self.num_workers)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
 
 
 def fields_of(dataset: PackedDataset) -> tuple[list[Field], list[Field]]:

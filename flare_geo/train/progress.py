@@ -30,9 +30,13 @@ class History(Callback):
         self.started = 0.0
         self.validated = False
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self.started, self.validated = time.perf_counter(), False
+        self.started = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """No validation yet."""
+        self.validated = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that this epoch has a validation error of its own."""
@@ -40,7 +44,6 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row."""
-        self.seconds += time.perf_counter() - self.started
         metrics = trainer.callback_metrics
         logged = ERRORS if self.validated else ERRORS[:1]
         self.rows.append(
@@ -49,7 +52,7 @@ class History(Callback):
                 "step": trainer.global_step,
                 "lr": trainer.optimizers[0].param_groups[0]["lr"],
                 **{name: float(metrics[name]) for name in logged},
-                "seconds": round(self.seconds, 2),
+                "seconds": round(self._gone(), 2),
             }
         )
         if trainer.is_global_zero:
@@ -60,11 +63,14 @@ class History(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far."""
-        return {"rows": self.rows, "seconds": self.seconds}
+        return {"rows": self.rows, "seconds": self._gone()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on below the rows of the run that is resumed."""
         self.rows, self.seconds = state_dict["rows"], state_dict["seconds"]
+
+    def _gone(self) -> float:
+        return self.seconds + time.perf_counter() - self.started
 
 
 class RunProgress(Callback):
@@ -146,8 +152,8 @@ class RunProgress(Callback):
         self._close()
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
             print(
-                f"interrupted in epoch {trainer.current_epoch + 1}; the same command goes on after "
-                "the last full epoch",
+                f"interrupted in epoch {trainer.current_epoch + 1}; the same command goes on from "
+                "the last save",
                 file=sys.stderr,
             )
 

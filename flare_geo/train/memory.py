@@ -1,0 +1,211 @@
+"""How much memory the largest training step takes, said before the first one.
+
+Two steps on few random points show what a step keeps and what it needs in passing: every storage
+that an operator makes is counted while it lives, forwards and backwards. So it holds for each
+model, precision, backend and with `checkpoint_blocks`. Both grow with the points in a straight
+line, which is drawn out to the largest batch; weights, moments and averages are added. What a
+kernel takes within itself is not seen, nor what an allocator loses between blocks: glibc's heap,
+where arrays below 32 MiB lie, may lose as much again and more; above it the forecast is within 1%
+of the resident memory that the system reports (`tests/train/test_memory.py`).
+"""
+
+import weakref
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch_geometric.data import Data
+
+from flare_geo.datasets import PackedDataset
+from flare_geo.train.batches import BatchPlan
+from flare_geo.train.data import SplitsDataModule
+from flare_geo.train.faults import LESS_MEMORY
+from flare_geo.train.module import SurrogateModule
+
+PROBES = (1024, 2048)  # points of the two steps
+SURE = 1.25  # a run whose forecast exceeds the free memory by more than this cannot fit
+
+
+class Largest(NamedTuple):
+    """The largest batch of a process."""
+
+    points: int
+    clouds: int
+
+    def __str__(self) -> str:
+        clouds = "1 cloud" if self.clouds == 1 else f"{self.clouds:,} clouds"
+        return f"{clouds}, {self.points:,} points"
+
+
+class LiveBytes(TorchDispatchMode):
+    """Inside, counts the bytes of all storages that operators make, as long as they live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.peak = 0, 0
+        self.known: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operator, then count what is new."""
+        before = {s._cdata for s in _storages((args, kwargs))}
+        result = func(*args, **(kwargs or {}))
+        for storage in _storages(result):
+            key = storage._cdata
+            if key not in before and key not in self.known:
+                self.known[key] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._forget, key)
+        return result
+
+    def _forget(self, key: int) -> None:
+        self.now -= self.known.pop(key)
+
+
+def _storages(tree: Any) -> list[torch.UntypedStorage]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+class MemoryForecast(Callback):
+    """Says what the largest batch will take, and ends a run at once that cannot fit.
+
+    Raises:
+        ValueError: when training starts, if the memory cannot suffice.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Foretell, on the device, with all weights in place."""
+        splits = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(pl_module, SurrogateModule)
+        assert isinstance(splits, SplitsDataModule)
+        plan = splits.plan(splits.dataset, trainer.global_rank, trainer.world_size)
+        largest = largest_batch(plan, sizes_of(splits.dataset))
+        with trainer.precision_plugin.forward_context():
+            expected = step_bytes(pl_module, largest) + lasting_bytes(trainer, pl_module)
+        free = free_bytes(pl_module.device)
+        if free is not None and pl_module.device.type == "cpu":
+            free //= max(1, trainer.num_devices)
+        of = "" if free is None else f" of {_gib(free)} free"
+        what = f"{_gib(expected)}{of} on {pl_module.device}"
+        if free is not None and expected > SURE * free:
+            raise ValueError(f"the largest batch ({largest}) needs about {what}: {LESS_MEMORY}")
+        if trainer.is_global_zero:
+            tight = free is not None and expected > free
+            doubt = f"; it may not fit, and if it does not {LESS_MEMORY}" if tight else ""
+            print(f"expected memory: {what}, in the largest batch ({largest}){doubt}", flush=True)
+
+
+def _gib(number: float) -> str:
+    return f"{max(0.01, number / 2**30):.2f} GiB"
+
+
+def sizes_of(dataset: PackedDataset) -> list[int]:
+    """Points of the clouds after the transform: one that gives the first cloud another number of
+    points, as sampling does, is taken to give all clouds that number.
+    """
+    sizes = dataset.sizes
+    if dataset.transform is None:
+        return sizes
+    first = len(dataset[0].pos)
+    return sizes if first == sizes[0] else [first] * len(sizes)
+
+
+def largest_batch(plan: BatchPlan, sizes: Sequence[int]) -> Largest:
+    """The largest batch that a process can get.
+
+    Args:
+        plan: of the training split.
+        sizes: points of the clouds.
+    """
+    if plan.batch_size is not None:
+        count = min(-(-plan.batch_size // plan.place.data_ranks), len(sizes))
+        largest = Largest(sum(sorted(sizes)[-count:]), count)
+    else:
+        bins = (own for batch in plan.plan() for own in batch)
+        largest = max(Largest(sum(sizes[i] for i in own), len(own)) for own in bins)
+    return Largest(-(-largest.points // plan.place.point_ranks), largest.clouds)
+
+
+def step_bytes(module: SurrogateModule, batch: Largest) -> int:
+    """Bytes that loss and gradients of a batch need at their peak, inputs and gradients included.
+
+    The gradients of the module, its buffers and the random state stay as they were.
+    """
+    sizes = [max(points, batch.clouds) for points in PROBES]
+    with torch.random.fork_rng(), torch.compiler.set_stance("force_eager"):
+        buffers = [buffer.clone() for buffer in module.buffers()]
+        first, second = (_peak(module, points, batch.clouds) for points in sizes)
+        for buffer, former in zip(module.buffers(), buffers, strict=True):
+            buffer.copy_(former)
+    slope = (second - first) / max(1, sizes[1] - sizes[0])
+    return int(first + slope * (batch.points - sizes[0]))
+
+
+def _peak(module: SurrogateModule, points: int, clouds: int) -> int:
+    weights = [p for p in module.parameters() if p.requires_grad]
+    surrogate, device = module.surrogate, module.device
+    with LiveBytes() as live:
+        widths = Counter(channel.field for channel in surrogate.inputs)
+        batch = Data(
+            **{field: torch.rand(points, width, device=device) for field, width in widths.items()},
+            y=torch.rand(points, len(surrogate.outputs), device=device),
+            ptr=torch.linspace(0, points, clouds + 1, device=device).long(),
+        )
+        loss = module.errors(batch).sum()
+        # not backward(), which would tell the gradients to a wrapper that sends them around
+        torch.autograd.grad(loss, weights, allow_unused=True)
+    return live.peak
+
+
+def lasting_bytes(trainer: Trainer, module: SurrogateModule) -> int:
+    """Bytes of what stays from step to step: weights, two moments, an average, DDP's buckets."""
+    weights = sum(p.nbytes for p in module.parameters())
+    trained = sum(p.nbytes for p in module.parameters() if p.requires_grad)
+    averages = sum(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    buckets = isinstance(trainer.strategy, DDPStrategy)
+    return weights * (1 + averages) + trained * (2 + buckets)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """What this process may have of the device, with what it has already; None if unknown."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device)
+    if device.type != "cpu":
+        return None
+    free_of = [_meminfo(), *_cgroups()]
+    known = [free for free in free_of if free is not None]
+    return min(known, default=None)
+
+
+def _meminfo() -> int | None:
+    path = Path("/proc/meminfo")
+    if not path.is_file():
+        return None
+    fields = dict(line.split(":") for line in path.read_text().splitlines())
+    return 1024 * int(fields["MemAvailable"].split()[0])
+
+
+def _cgroups() -> list[int]:
+    """What the groups of this process, as those of a container or a SLURM job, still allow."""
+    own, free = Path("/proc/self/cgroup"), []
+    lines = own.read_text().splitlines() if own.is_file() else []
+    for line in lines:
+        number, _, name = line.split(":", 2)
+        folder = Path("/sys/fs/cgroup") / name.lstrip("/")
+        for group in (folder, *folder.parents) if number == "0" else ():
+            limit, stat = group / "memory.max", group / "memory.stat"
+            if limit.is_file() and (text := limit.read_text().strip()) != "max":
+                used = dict(line.split() for line in stat.read_text().splitlines())
+                free.append(int(text) - int(used["anon"]))
+    return free
