@@ -8,10 +8,12 @@ largest relative difference when a property does not hold:
         check_permutation_equivariance(MyLayer(16), 16)
 """
 
+import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Layer = Callable[..., Tensor]
 SIZES = (0, 1, 17, 64, 1, 0, 233)
@@ -88,9 +90,116 @@ def check_batch_equals_ptr(
     raise AssertionError("an unsorted batch was accepted")
 
 
+def check_gradients(
+    layer: nn.Module,
+    in_channels: int,
+    sizes: Sequence[int] = (3, 0, 1, 5),
+    *,
+    generator: torch.Generator | None = None,
+) -> None:
+    """Gradients of the points and of all weights against differences, in float64 (`gradcheck`)."""
+    layer = copy.deepcopy(layer).double()
+    x = torch.randn(sum(sizes), in_channels, dtype=torch.float64, generator=generator)
+    ptr = torch.tensor([0, *sizes]).cumsum(0)
+    weights = dict(layer.named_parameters())
+
+    def run(x: Tensor, *values: Tensor) -> Tensor:
+        named = dict(zip(weights, values, strict=True))
+        y: Tensor = torch.func.functional_call(layer, named, (x,), {"ptr": ptr})
+        return y
+
+    inputs = (x.requires_grad_(), *(w.detach().requires_grad_() for w in weights.values()))
+    assert torch.autograd.gradcheck(run, inputs, fast_mode=True)
+
+
+def check_parts_merge(
+    layer: nn.Module,
+    in_channels: int,
+    sizes: Sequence[int] = SIZES,
+    *,
+    parts: int = 3,
+    tolerance: float = 1e-6,
+    dtype: torch.dtype = torch.float32,
+    generator: torch.Generator | None = None,
+) -> float:
+    """A :class:`flare_geo.nn.SumMixer` gives the same where the points of each cloud lie in several
+    places, in chunks or on ranks, and so do its gradients; returns the largest difference.
+
+    Each sum is encoded part by part, merged, and decoded part by part.
+    """
+    x = torch.randn(sum(sizes), in_channels, dtype=dtype, generator=generator)
+    x.requires_grad_()
+    cloud = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    part = torch.randint(parts, (len(x),), generator=generator)
+    where = [(part == i).nonzero()[:, 0] for i in range(parts)]
+    counts = [torch.bincount(cloud[at], minlength=len(sizes)) for at in where]
+    ptrs = [torch.cat([n.new_zeros(1), n.cumsum(0)]) for n in counts]
+    merges: Any = layer.merges
+    encode: Any = layer.encode
+    decode: Any = layer.decode
+    states: list[tuple[Tensor, ...]] = []
+    for merge in merges:
+        own = [encode(x[at], ptr, states) for at, ptr in zip(where, ptrs, strict=True)]
+        states.append(merge(*own))
+    y = torch.cat([decode(x[at], states, ptr) for at, ptr in zip(where, ptrs, strict=True)])
+    y = y[torch.cat(where).argsort()]
+    whole = layer(x, ptr=torch.tensor([0, *sizes]).cumsum(0))
+    weight = torch.randn(y.shape, dtype=dtype, generator=generator)
+    grads = [torch.autograd.grad((out * weight).sum(), x)[0] for out in (y, whole)]
+    worst = max(relative_difference(y, whole), relative_difference(*grads))
+    assert worst <= tolerance, f"{parts} parts of each cloud differ by {worst:.2e} from the whole"
+    return worst
+
+
+def check_compiles(
+    layer: nn.Module,
+    in_channels: int,
+    batches: Sequence[Sequence[int]] = ((7, 0, 1, 20), (6, 3, 8, 2, 30)),
+    *,
+    tolerance: float = 1e-5,
+    dtype: torch.dtype = torch.float32,
+    backend: str = "aot_eager",
+    fullgraph: bool = True,
+) -> None:
+    """`torch.compile` for sizes that change, in one graph: same output, same gradient."""
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, backend=backend, fullgraph=fullgraph, dynamic=True)
+    for sizes in batches:
+        x = torch.randn(sum(sizes), in_channels, dtype=dtype)
+        ptr = torch.tensor([0, *sizes]).cumsum(0)
+        found = []
+        for run in (compiled, layer):
+            leaf = x.clone().requires_grad_()
+            y = run(leaf, ptr=ptr)
+            found.append((y, *torch.autograd.grad(y.square().sum(), leaf)))
+        worst = max(relative_difference(a, b) for a, b in zip(*found, strict=True))
+        assert worst <= tolerance, f"compiled, clouds of {list(sizes)} differ by {worst:.2e}"
+
+
+def check_half_precision(
+    layer: nn.Module,
+    in_channels: int,
+    sizes: Sequence[int] = SIZES,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    generator: torch.Generator | None = None,
+) -> None:
+    """Weights and points in half precision: output and gradients are finite and of that dtype."""
+    layer = copy.deepcopy(layer).to(dtype)
+    x = torch.randn(sum(sizes), in_channels, generator=generator).to(dtype).requires_grad_()
+    y = layer(x, ptr=torch.tensor([0, *sizes]).cumsum(0))
+    assert y.dtype == dtype, f"points in {dtype} became {y.dtype}"
+    y.square().sum().backward()
+    grads = {"x": x.grad} | {name: w.grad for name, w in layer.named_parameters()}
+    for name, value in {"the output": y, **grads}.items():
+        finite = value is not None and bool(value.isfinite().all())
+        assert finite, f"{name} is not finite in {dtype}"
+
+
 def relative_difference(a: Tensor, b: Tensor) -> float:
     """Largest |a - b| over largest |b|; 0 for empty tensors."""
     assert a.shape == b.shape, f"shapes differ: {list(a.shape)} and {list(b.shape)}"
     if a.numel() == 0:
         return 0.0
+    a, b = a.detach(), b.detach()
     return float((a - b).abs().max() / b.abs().max().clamp(min=torch.finfo(b.dtype).tiny))

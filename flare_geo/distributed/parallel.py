@@ -43,7 +43,10 @@ def shard_points(model: nn.Module, group: dist.ProcessGroup | None = None) -> No
         ValueError: if the model has no such mixer, or one whose points meet pair by pair.
     """
     modules: list[Any] = list(model.modules())
-    mixers = [m.sums for m in modules if hasattr(type(m), "sums")]  # says what cannot be cut
+    # What lies inside a mixer sees whole sums, the same on all ranks.
+    inside = {id(part) for m in modules if hasattr(m, "join") for part in [*m.modules()][1:]}
+    blocks = [m for m in modules if hasattr(type(m), "sums") and id(m) not in inside]
+    mixers = [block.sums for block in blocks]  # says what cannot be cut
     mixers = mixers or [m for m in modules if hasattr(m, "join")]
     if not mixers:
         raise ValueError(

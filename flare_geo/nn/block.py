@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from flare_geo.nn.cpp_block import cpp_block
-from flare_geo.nn.flare_conv import FlareConv
+from flare_geo.nn.flare_conv import RMS_EPS_OF, FlareConv, Queries
 from flare_geo.nn.mixer import SumMixer, layout_of
 from flare_geo.nn.mlp import Init, ResidualMLP, reset_linears
 from flare_geo.nn.norm import Norm, make_norm
@@ -50,10 +50,10 @@ class Block(nn.Module):
         Raises:
             ValueError: if its points meet in other ways than in sums.
         """
-        if not isinstance(self.conv, SumMixer):
+        if not isinstance(self.conv, SumMixer) or not self.conv.merges:
             raise ValueError(
-                f"the points of a {type(self.conv).__name__} meet pair by pair: it can be neither "
-                "cut into chunks nor spread over ranks"
+                f"the points of a {type(self.conv).__name__} meet pair by pair, or in order: it "
+                "can be neither cut into chunks nor spread over ranks"
             )
         return self.conv
 
@@ -79,7 +79,7 @@ class FlareBlock(Block):
         channels: width of x.
         heads: number H of heads.
         num_latents: number M of latents a head.
-        kv_layers: see :class:`FlareConv`.
+        kv_layers: as the other options with no further word, see :class:`FlareConv`.
         ffn_layers: inner layers of the feed-forward residual MLP.
         kv_channels: hidden widths of the K and V MLPs; `channels` if None.
         ffn_channels: hidden width of the feed-forward MLP; `channels` if None.
@@ -90,7 +90,9 @@ class FlareBlock(Block):
         init: ``"paper"`` or ``"default"``.
         backend: see :func:`flare_geo.ops.flare_attention`.
         ffn_act: activation of the feed-forward MLP; `act` if None.
-        mixer: another mixer in place of the FlareConv.
+        queries: see :class:`FlareConv`.
+        mixer: another mixer in place of that FlareConv.
+        mlp: another feed-forward network, for blocks that share one.
 
     Shapes:
         - **x:** `[N, channels]`; **ptr:** `[B+1]` or **batch:** `[N]`; **returns** `[N, channels]`
@@ -106,18 +108,20 @@ class FlareBlock(Block):
         heads: int = 8,
         num_latents: int = 64,
         *,
-        kv_layers: int | tuple[int, int] = 3,
+        kv_layers: int | tuple[int, int] | None = None,
         ffn_layers: int = 3,
         kv_channels: int | tuple[int, int] | None = None,
         ffn_channels: int | None = None,
-        scale: float = 1.0,
-        qk_norm: bool = False,
+        scale: float | None = None,
+        qk_norm: bool | None = None,
         act: Activation = "gelu_tanh",
         norm: Norm = "layer",
         init: Init = "paper",
         backend: str = "auto",
         ffn_act: Activation | None = None,
+        queries: Queries = "learned",
         mixer: nn.Module | None = None,
+        mlp: nn.Module | None = None,
     ) -> None:
         conv = mixer or FlareConv(
             channels,
@@ -126,17 +130,20 @@ class FlareBlock(Block):
             kv_layers=kv_layers,
             scale=scale,
             qk_norm=qk_norm,
+            queries=queries,
             init=init,
             backend=backend,
             kv_channels=kv_channels,
             act=act,
             norm=norm,
         )
-        mlp = ResidualMLP(
-            channels, channels, ffn_channels, ffn_layers, act=ffn_act or act, backend=backend
-        )
-        reset_linears(mlp, init)
-        super().__init__(conv, mlp, make_norm(norm, channels), make_norm(norm, channels))
+        if mlp is None:
+            mlp = ResidualMLP(
+                channels, channels, ffn_channels, ffn_layers, act=ffn_act or act, backend=backend
+            )
+            reset_linears(mlp, init)
+        norm1, norm2 = (make_norm(norm, channels, rms_eps=RMS_EPS_OF[queries]) for _ in range(2))
+        super().__init__(conv, mlp, norm1, norm2)
         self.channels = channels
 
     def forward(  # type: ignore[override]

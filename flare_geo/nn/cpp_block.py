@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 def cpp_block(block: "FlareBlock", x: Tensor, layout: Layout) -> Tensor | None:
     """The output `[N, C]` of a block; None where the operator does not do what the block does.
 
-    It does not for other norms than LayerNorm, q/k norms, MLPs that are no chains of one width, or
-    where somebody listens to what passes between the layers.
+    It does not for other norms than LayerNorm, q/k norms, a mixer that does more than the paper's,
+    MLPs that are no chains of one width, or where somebody listens to what passes between the
+    layers.
     """
     conv, mlp = _parts(block)
     k_mlp, v_mlp = conv.k_mlp, conv.v_mlp
@@ -28,6 +29,7 @@ def cpp_block(block: "FlareBlock", x: Tensor, layout: Layout) -> Tensor | None:
         _is_layer_norm(norm1)
         and _is_layer_norm(norm2)
         and isinstance(conv.q_norm, nn.Identity)
+        and conv.is_plain
         and conv.join is None
         and all(chain.is_chain for chain in (k_mlp, v_mlp, mlp))
         and len(k_mlp.layers) == len(v_mlp.layers)
@@ -55,7 +57,7 @@ def weights_of(block: "FlareBlock") -> "Weights":
 
     conv, mlp = _parts(block)
     return Weights(
-        conv.q,
+        conv.q.expand(conv.heads, -1, -1).contiguous(),
         _norm(block.norm1),
         *_chains(conv.k_mlp, conv.v_mlp),
         conv.lin_out.weight,

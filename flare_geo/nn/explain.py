@@ -62,17 +62,9 @@ def mixers(model: nn.Module, *inputs: Any) -> list[Mixer]:
     layers = [m for m in model.modules() if isinstance(m, FlareConv)]
     if not layers:
         raise ValueError(f"the {type(model).__name__} has no FlareConv in it to look at")
-    queries: list[Tensor] = []
-    keys: list[Tensor] = []
-    scales: list[float] = []
-    hooks = []
-    for layer in layers:
-        hooks += [
-            layer.register_forward_pre_hook(_one_cloud, with_kwargs=True),
-            layer.q_norm.register_forward_hook(partial(_keep, queries)),
-            layer.k_norm.register_forward_hook(partial(_keep, keys)),
-            layer.register_forward_hook(lambda layer, _, __: scales.append(layer.scale)),
-        ]
+    found: list[Mixer] = []
+    look = partial(_look, found)
+    hooks = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in layers]
     training = {m: m.training for m in model.modules()}
     model.eval()
     try:
@@ -82,7 +74,7 @@ def mixers(model: nn.Module, *inputs: Any) -> list[Mixer]:
             hook.remove()
         for module, mode in training.items():
             module.training = mode
-    return [Mixer(*found) for found in zip(queries, keys, scales, strict=True)]
+    return found
 
 
 def mixer_of(found: list[Mixer], block: int, head: int) -> Mixer:
@@ -168,11 +160,9 @@ def suggest_num_latents(spectra: Iterable[Tensor], tolerance: float = 0.01) -> i
     return rounded if most == latents else min(rounded, latents)
 
 
-def _keep(kept: list[Tensor], module: nn.Module, args: Any, output: Tensor) -> None:
-    kept.append(output.detach())
-
-
-def _one_cloud(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _look(
+    found: list[Mixer], layer: FlareConv, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     given = dict(zip(("x", "ptr", "batch"), args)) | kwargs
     ptr, batch = given.get("ptr"), given.get("batch")
     clouds = 1
@@ -182,3 +172,5 @@ def _one_cloud(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         clouds = int(batch.max()) + 1
     if clouds != 1:
         raise ValueError(f"expected one cloud, got a batch of {clouds}: pass one case of it")
+    q, k = layer.routing(given["x"])
+    found.append(Mixer(q.detach()[0] if q.ndim == 4 else q.detach(), k.detach(), layer.scale))

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from flare_geo.nn.block import FlareBlock
-from flare_geo.nn.flare_conv import FlareConv
+from flare_geo.nn.flare_conv import RMS_EPS_OF, FlareConv, Queries
 from flare_geo.nn.mixers import make_mixer
 from flare_geo.nn.mlp import FourierFeatures, Init, ResidualMLP, reset_linears
 from flare_geo.nn.model import BlockModel
@@ -23,6 +23,9 @@ class Flare(BlockModel):
     out.
 
     The defaults are the paper's elasticity model (592,641 parameters with 2 inputs, 1 output).
+    `"FLARE++" <https://arxiv.org/abs/2608.11519>`_ as published is
+
+        >>> model = Flare(3, 1, 128, queries="conditioned", ffn_layers=0, ffn_channels=256)
 
     Args:
         in_channels: input channels of a point: coordinates and whatever else is known there.
@@ -32,6 +35,7 @@ class Flare(BlockModel):
         heads: number H of heads.
         num_latents: number M of latents a head.
         kv_layers: inner layers of the K and V MLPs, one number or (K, V); -1 is a linear with skip.
+            None: 3, or plain linears with conditioned queries.
         ffn_layers: inner layers of the feed-forward MLPs.
         io_layers: inner layers of the embedding and of the head.
         kv_channels: hidden width of the K and V MLPs, one number or (K, V); C if None.
@@ -39,8 +43,9 @@ class Flare(BlockModel):
             `ffn_layers` 0, is the usual two linears without skips.
         ffn_act: activation of the feed-forward MLPs; `act` if None.
         embed_channels: hidden width of the embedding; C if None.
-        scale: factor of the scores.
-        qk_norm: whether queries and keys are normalised.
+        scale: factor of the scores. None: 1, or D^-1/2 with conditioned queries.
+        qk_norm: whether queries and keys are normalised. None: with conditioned queries only.
+        queries: ``"learned"`` or ``"conditioned"`` (FLARE++), see :class:`FlareConv`.
         act: activation of all MLPs.
         norm: ``"layer"`` or ``"rms"``.
         out_norm: whether a norm stands before the head.
@@ -51,8 +56,14 @@ class Flare(BlockModel):
             block once more there: less memory, about a third more time.
         mixer: what mixes the points in each block, a name of :data:`flare_geo.nn.MIXERS`; one other
             than ``"flare"`` takes `heads` and what `mixer_args` says, and not `num_latents`,
-            `kv_layers`, `kv_channels`, `scale`, `qk_norm` and `backend`.
-        mixer_args: arguments of another mixer.
+            `kv_layers`, `kv_channels`, `scale`, `qk_norm`, `queries` and `backend`.
+        mixer_args: arguments of the mixer that are no arguments of the model, for ``"flare"`` such
+            as `gating`.
+        num_passes: how many times the points go through all blocks, with the same weights, as in
+            `"Universal Transformers" <https://arxiv.org/abs/1807.03819>`_.
+        shared_mixer: whether all blocks have one mixer, each with norms of its own, as in
+            `"ALBERT" <https://arxiv.org/abs/1909.11942>`_.
+        shared_ffn: whether all blocks have one feed-forward MLP.
 
     Shapes:
         - **x:** `[N, in_channels]`; **ptr:** `[B+1]` or **batch:** `[N]` sorted
@@ -73,14 +84,15 @@ class Flare(BlockModel):
         heads: int = 8,
         num_latents: int = 64,
         *,
-        kv_layers: int | tuple[int, int] = 3,
+        kv_layers: int | tuple[int, int] | None = None,
         ffn_layers: int = 3,
         io_layers: int = 2,
         kv_channels: int | tuple[int, int] | None = None,
         ffn_channels: int | None = None,
         embed_channels: int | None = None,
-        scale: float = 1.0,
-        qk_norm: bool = False,
+        scale: float | None = None,
+        qk_norm: bool | None = None,
+        queries: Queries = "learned",
         act: Activation = "gelu_tanh",
         norm: Norm = "layer",
         out_norm: bool = True,
@@ -91,11 +103,16 @@ class Flare(BlockModel):
         ffn_act: Activation | None = None,
         mixer: str = "flare",
         mixer_args: dict[str, Any] | None = None,
+        num_passes: int = 1,
+        shared_mixer: bool = False,
+        shared_ffn: bool = False,
     ) -> None:
         arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(in_channels, out_channels)
         self.config = arguments
-        self.checkpoint_blocks = checkpoint_blocks
+        if num_passes < 1:
+            raise ValueError(f"num_passes must be at least 1, got {num_passes}")
+        self.checkpoint_blocks, self.num_passes = checkpoint_blocks, num_passes
         self.features = FourierFeatures(num_frequencies)
         self.embed = ResidualMLP(
             in_channels * (1 + 2 * num_frequencies),
@@ -105,34 +122,45 @@ class Flare(BlockModel):
             act=act,
             input_residual=False,
         )
-        if mixer == "flare" and mixer_args:
-            raise ValueError(
-                f"mixer_args are those of another mixer, got {', '.join(mixer_args)} for 'flare', "
-                "whose arguments are the model's own"
+        given = dict(mixer_args or {})
+        if mixer == "flare":
+            own = {
+                "num_latents": num_latents,
+                "kv_layers": kv_layers,
+                "kv_channels": kv_channels,
+                "scale": scale,
+                "qk_norm": qk_norm,
+                "queries": queries,
+                "act": act,
+                "norm": norm,
+                "init": init,
+                "backend": backend,
+            }
+            for name in own.keys() & given.keys():
+                raise ValueError(f"say {name} as an argument of the model, not in mixer_args")
+            given |= own
+        self.blocks = nn.ModuleList()
+        for i in range(num_layers):
+            last = cast(FlareBlock, self.blocks[-1]) if i else None
+            self.blocks.append(
+                FlareBlock(
+                    hidden_channels,
+                    ffn_layers=ffn_layers,
+                    ffn_channels=ffn_channels,
+                    act=act,
+                    norm=norm,
+                    init=init,
+                    backend=backend,
+                    ffn_act=ffn_act,
+                    queries=queries,
+                    mixer=last.conv
+                    if last is not None and shared_mixer
+                    else make_mixer(mixer, hidden_channels, heads, given),
+                    mlp=last.mlp if last is not None and shared_ffn else None,
+                )
             )
-        self.blocks = nn.ModuleList(
-            FlareBlock(
-                hidden_channels,
-                heads,
-                num_latents,
-                kv_layers=kv_layers,
-                ffn_layers=ffn_layers,
-                kv_channels=kv_channels,
-                ffn_channels=ffn_channels,
-                scale=scale,
-                qk_norm=qk_norm,
-                act=act,
-                norm=norm,
-                init=init,
-                backend=backend,
-                ffn_act=ffn_act,
-                mixer=None
-                if mixer == "flare"
-                else make_mixer(mixer, hidden_channels, heads, mixer_args),
-            )
-            for _ in range(num_layers)
-        )
-        self.norm = make_norm(norm, hidden_channels) if out_norm else nn.Identity()
+        eps = RMS_EPS_OF[queries]
+        self.norm = make_norm(norm, hidden_channels, rms_eps=eps) if out_norm else nn.Identity()
         self.head = ResidualMLP(
             hidden_channels,
             out_channels,
@@ -192,23 +220,26 @@ class Flare(BlockModel):
         path_or_state_dict: str | Path | Mapping[str, Tensor],
         *,
         heads: int | None = None,
-        scale: float = 1.0,
+        scale: float | None = None,
         act: Activation = "gelu_tanh",
+        num_passes: int = 1,
         ema: bool = False,
         backend: str = "auto",
     ) -> Self:
         """A model with the weights of a FLARE.py checkpoint (github.com/vpuri3/FLARE.py).
 
-        Sizes and depths are read off the weights. What weights cannot show must be said.
+        Sizes and depths are read off the weights, and which variant it is: FLARE, FLARE++
+        (`flarepp`), latents shared by the heads, latent blocks, mixers and feed-forward networks
+        shared by the blocks. What weights cannot show must be said.
 
         Args:
             path_or_state_dict: a `model.pt`, a `.safetensors` or `.npz` file, or a state dict. The
                 key dialects: current names; with `torch.compile`'s `_orig_mod.`; the `ln1`/`ln2`
                 and `out_proj.ln`/`out_proj.mlp` names of 2025; the first week's narrow embedding.
-                Latents shared between heads are repeated for each head.
-            heads: number of heads; needed unless the checkpoint has q/k norms.
-            scale: `attn_scale` of the run.
+            heads: number of heads; needed unless the checkpoint has q/k norms or is of FLARE++.
+            scale: `attn_scale` of the run. None: 1, or D^-1/2 for FLARE++.
             act: activation of the run.
+            num_passes: of the run.
             ema: take the averaged weights of a trainer checkpoint in place of the raw ones.
             backend: see :func:`flare_geo.ops.flare_attention`.
 
@@ -217,6 +248,11 @@ class Flare(BlockModel):
         """
         state = read_official(path_or_state_dict, ema=ema)
         config, weights = convert_official(state, heads=heads)
-        model = cls(**config, scale=scale, act=act, backend=backend)
-        model.load_state_dict(weights)
+        model = cls(**config, scale=scale, act=act, num_passes=num_passes, backend=backend)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the checkpoint does not fit: {str(error).splitlines()[1].strip()}"
+            ) from error
         return model

@@ -83,3 +83,14 @@ def layout_of(
             raise ValueError(f"batch must be [N={x.shape[0]}], got {list(batch.shape)}")
         ptr = batch_to_ptr(batch)
     return make_layout(ptr, x.shape[0], x.device)
+
+
+def head_width(channels: int, heads: int) -> int:
+    """Width D of each of the heads.
+
+    Raises:
+        ValueError: if the channels cannot be shared out evenly.
+    """
+    if heads < 1 or channels % heads:
+        raise ValueError(f"channels must be divisible by heads, got {channels} and {heads}")
+    return channels // heads

@@ -1,6 +1,7 @@
 """The residual MLP of FLARE: keys, values, feed-forward, embedding and head are all made of it."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, cast
 
 import torch
@@ -78,12 +79,17 @@ class ResidualMLP(nn.Module):
         """`[..., in_channels]` to `[..., out_channels]`."""
         if _can_be_fused([self], x):
             return apply_together([self], x.flatten(0, -2))[0].view_as(x)
+        x = self.hidden(x)
+        y: Tensor = self.lin_out(x)
+        return y + x if self.output_residual else y
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """What the last layer gets: `[..., in_channels]` to `[..., hidden_channels]`."""
         act = ACTIVATIONS[self.act]
         for j, layer in enumerate(self.layers):
             h = act(layer(x))
             x = h + x if j > 0 or self.input_residual else h
-        y: Tensor = self.lin_out(x)
-        return y + x if self.output_residual else y
+        return x
 
     @property
     def linears(self) -> list[nn.Linear]:
@@ -139,6 +145,14 @@ def has_hooks(module: nn.Module) -> bool:
         or module._backward_pre_hooks
         or any(has_hooks(m) for m in module._modules.values() if m is not None)
     )
+
+
+def gelu_mlp(*widths: int) -> nn.Sequential:
+    """Linears from width to width with an exact GELU between them, without skips."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), nn.GELU()]
+    return nn.Sequential(*layers[:-1])
 
 
 def reset_linears(module: nn.Module, init: Init) -> None:

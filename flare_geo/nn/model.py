@@ -44,8 +44,16 @@ class BlockModel(PointModel):
     blocks: nn.ModuleList
     """Of :class:`flare_geo.nn.block.Block`."""
 
+    num_passes = 1
+    """How many times the points go through all blocks."""
+
     checkpoint_blocks = False
     """Whether the backward pass computes each block once more from its input."""
+
+    @property
+    def sequence(self) -> list[nn.Module]:
+        """The blocks in the order in which the points go through them, some of them repeatedly."""
+        return [*self.blocks] * self.num_passes
 
     @abstractmethod
     def begin(self, x: Tensor) -> Tensor:
@@ -61,7 +69,7 @@ class BlockModel(PointModel):
         """`[N, in_channels]` to `[N, out_channels]`."""
         layout = layout_of(x, self.in_channels, ptr, batch)
         h = self.begin(x)
-        for block in self.blocks:
+        for block in self.sequence:
             if self.checkpoint_blocks and torch.is_grad_enabled():
                 h = checkpoint(block, h, layout, pos=x, use_reentrant=False)
             else:

@@ -6,12 +6,25 @@ Their names, and the ones here:
     blocks.i.att.latent_q  (C, M)          blocks.i.conv.q  [H, M, D]
     blocks.i.att.{k,v}_proj.*              blocks.i.conv.{k,v}_mlp.*
     blocks.i.att.{q,k}_norm                blocks.i.conv.{q,k}_norm
+    blocks.i.att.g_proj.*                  blocks.i.conv.g_mlp.*
+    blocks.i.att.latent_blocks.j.*         blocks.i.conv.latent_blocks.j.*
     blocks.i.att.out_proj                  blocks.i.conv.lin_out
     blocks.i.{norm1, norm2, mlp}           blocks.i.{norm1, norm2, mlp}
     out_proj.0, out_proj.1.*               norm, head.*
 
 `latent_q` is stored (C, M) and read again as [H, M, D] in the same memory order; it is not
-transposed.
+transposed. (D, M) is [M, D] for all heads. Where blocks share their mixer or feed-forward network,
+it is `att.*` or `ffn.*`, without a block.
+
+FLARE++ (`flarepp`), where latents are stored as they are:
+
+    blocks.i.mixer.latent_q_fixed          blocks.i.conv.q
+    blocks.i.mixer.{k, v}_proj             blocks.i.conv.{k, v}_mlp.lin_out
+    blocks.i.mixer.latent_q0, gate_logit   blocks.i.conv.conditioned.{q0, gate}
+    blocks.i.mixer.q0_norm                 blocks.i.conv.conditioned.q0_norm
+    blocks.i.mixer.{k0, v0}_proj           blocks.i.conv.conditioned.{k, v}_lin
+    blocks.i.mixer.{k_norm, out_proj}      blocks.i.conv.{k_norm, lin_out}
+    blocks.i.ffn.*                         blocks.i.mlp.*
 """
 
 import re
@@ -26,6 +39,7 @@ from torch import Tensor
 
 Replacement = str | Callable[[re.Match[str]], str]
 OWN_PREFIXES = ("embed.", "blocks.", "norm.", "head.")
+SHARED_PREFIXES = ("att.", "ffn.")
 COMPILED = r"^(_orig_mod\.|module\.)+"
 # Applied in this order; the first two turn older dialects into the current one.
 RENAMES: list[tuple[str, Replacement]] = [
@@ -34,7 +48,16 @@ RENAMES: list[tuple[str, Replacement]] = [
     (r"^in_proj\.", "embed."),
     (r"^out_proj\.0\.", "norm."),
     (r"^out_proj\.1\.", "head."),
-    (r"\.att\.([kv])_proj\.", r".conv.\1_mlp."),
+    (r"^(blocks\.\d+)\.ffn\.", r"\1.mlp."),
+    (r"\.mixer\.latent_q_fixed$", ".conv.q"),
+    (r"\.mixer\.latent_q0$", ".conv.conditioned.q0"),
+    (r"\.mixer\.gate_logit$", ".conv.conditioned.gate"),
+    (r"\.mixer\.q0_norm\.", ".conv.conditioned.q0_norm."),
+    (r"\.mixer\.([kv])0_proj\.", r".conv.conditioned.\1_lin."),
+    (r"\.mixer\.([kv])_proj\.", r".conv.\1_mlp.lin_out."),
+    (r"\.mixer\.", ".att."),
+    (r"(\.latent_blocks\.\d+)\.att\.qkv_proj\.", r"\1.conv.lin_qkv."),
+    (r"\.att\.([kvg])_proj\.", r".conv.\1_mlp."),
     (r"\.att\.out_proj\.", ".conv.lin_out."),
     (r"\.att\.", ".conv."),
     (r"\.fc1\.", ".layers.0."),
@@ -79,7 +102,7 @@ def read_official(
     elif ema:
         raise ValueError("only a trainer checkpoint has averaged weights; use ema=False")
     state = _uncompiled(source)
-    if not any(k.endswith("att.latent_q") for k in state):
+    if not any(k.endswith(("att.latent_q", "mixer.latent_q_fixed")) for k in state):
         raise ValueError("this is no FLARE.py state dict: it has no key 'blocks.0.att.latent_q'")
     return state
 
@@ -93,18 +116,25 @@ def convert_official(
         ValueError: if the weights are of a variant that :class:`Flare` does not have, or if the
             number of heads is neither given nor visible in the weights.
     """
+    blocks = 1 + max((int(k.split(".")[1]) for k in state if k.startswith("blocks.")), default=-1)
     weights = {}
     for key, value in state.items():
-        for pattern, replacement in RENAMES:
-            key = re.sub(pattern, replacement, key)
-        weights[key] = value
-    strange = [k for k in weights if ".latent_blocks." in k or not k.startswith(OWN_PREFIXES)]
+        shared = key.startswith(SHARED_PREFIXES)
+        for full in [f"blocks.{i}.{key}" for i in range(blocks)] if shared else [key]:
+            for pattern, replacement in RENAMES:
+                full = re.sub(pattern, replacement, full)
+            weights[full] = value
+    strange = [k for k in weights if not k.startswith(OWN_PREFIXES)]
     if strange:
         raise ValueError(f"{strange[0]}: this variant of FLARE.py is not one that Flare can hold")
 
-    channels, latents = _channels_and_latents(weights)
-    if "blocks.0.conv.k_norm.weight" in weights:
-        seen = channels // weights["blocks.0.conv.k_norm.weight"].numel()
+    conv = "blocks.0.conv."
+    channels = _width(weights)
+    made = f"{conv}conditioned.q0" in weights
+    if made and f"{conv}k_norm.weight" not in weights:
+        raise ValueError("FLARE++ without k_norm is not a variant that Flare can hold")
+    if f"{conv}k_norm.weight" in weights:
+        seen = channels // weights[f"{conv}k_norm.weight"].numel()
         if heads not in (None, seen):
             raise ValueError(f"the checkpoint's q/k norms say heads={seen}, got heads={heads}")
         heads = seen
@@ -114,8 +144,8 @@ def convert_official(
         raise ValueError(f"heads must divide the width {channels}, got {heads}")
     for key in [k for k in weights if k.endswith(".latent_q")]:
         latent_q = weights.pop(key).contiguous()  # (C, M), or (D, M) when the heads share it
-        own = latent_q.reshape(-1, latents, channels // heads)
-        weights[key.removesuffix("latent_q") + "q"] = own.expand(heads, -1, -1).clone()
+        own = latent_q.reshape(-1, latent_q.shape[1], channels // heads)
+        weights[key.removesuffix("latent_q") + "q"] = own
 
     def depth(prefix: str) -> int:
         return sum(k.startswith(f"{prefix}.layers.") and k.endswith("weight") for k in weights) - 1
@@ -123,8 +153,7 @@ def convert_official(
     def width(prefix: str) -> int:
         return weights[f"{prefix}.lin_out.weight"].shape[1]
 
-    blocks = 1 + max(int(k.split(".")[1]) for k in weights if k.startswith("blocks."))
-    kv = [f"blocks.0.conv.{x}_mlp" for x in "kv"]
+    kv = [f"{conv}{x}_mlp" for x in "kv"]
     first = "embed.layers.0.weight" if depth("embed") >= 0 else "embed.lin_out.weight"
     config = {
         "in_channels": weights[first].shape[1],
@@ -132,16 +161,27 @@ def convert_official(
         "hidden_channels": channels,
         "num_layers": blocks,
         "heads": heads,
-        "num_latents": latents,
-        "kv_layers": (depth(kv[0]), depth(kv[1])),
+        "num_latents": weights[f"{conv}q"].shape[1],
+        "kv_layers": None if made else (depth(kv[0]), depth(kv[1])),
         "ffn_layers": depth("blocks.0.mlp"),
         "io_layers": depth("embed"),
-        "kv_channels": (width(kv[0]), width(kv[1])),
+        "kv_channels": None if made else (width(kv[0]), width(kv[1])),
         "ffn_channels": width("blocks.0.mlp"),
         "embed_channels": width("embed"),
-        "qk_norm": "blocks.0.conv.k_norm.weight" in weights,
+        "qk_norm": f"{conv}k_norm.weight" in weights,
+        "queries": "conditioned" if made else "learned",
         "norm": "layer" if "blocks.0.norm1.bias" in weights else "rms",
         "out_norm": "norm.weight" in weights,
+        "shared_mixer": any(k.startswith("att.") for k in state),
+        "shared_ffn": any(k.startswith("ffn.") for k in state),
+        "mixer_args": {
+            "shared_latents": heads > 1 and weights[f"{conv}q"].shape[0] == 1,
+            "num_latent_blocks": len(
+                {k.split(".")[4] for k in weights if k.startswith(f"{conv}latent_blocks.")}
+            ),
+            "gating": any(k.startswith(f"{conv}g_mlp.") for k in weights),
+            "share_k0_v0": not any(k.startswith(f"{conv}conditioned.v_lin.") for k in weights),
+        },
     }
     return config, weights
 
@@ -151,12 +191,8 @@ def _uncompiled(state: Mapping[Any, Any]) -> dict[str, Tensor]:
     return {re.sub(COMPILED, "", str(k)): v for k, v in state.items() if isinstance(v, Tensor)}
 
 
-def _channels_and_latents(weights: Mapping[str, Tensor]) -> tuple[int, int]:
-    missing = [
-        k
-        for k in ("blocks.0.norm1.weight", "embed.lin_out.weight", "head.lin_out.weight")
-        if k not in weights
-    ]
-    if missing:
-        raise ValueError(f"the checkpoint has no weights for {missing[0]}")
-    return weights["blocks.0.norm1.weight"].numel(), weights["blocks.0.conv.latent_q"].shape[1]
+def _width(weights: Mapping[str, Tensor]) -> int:
+    for key in ("blocks.0.norm1.weight", "embed.lin_out.weight", "head.lin_out.weight"):
+        if key not in weights:
+            raise ValueError(f"the checkpoint has no weights for {key}")
+    return weights["blocks.0.norm1.weight"].numel()

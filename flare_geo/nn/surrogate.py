@@ -1,6 +1,5 @@
 """A trained model together with all it needs to be used: physical units in, physical units out."""
 
-import json
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -8,13 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from flare_geo import __version__
-from flare_geo.files import write_aside
+from flare_geo.nn.anchor import AnchorUPT
+from flare_geo.nn.checkpoint import load_weights, read_checkpoint, write_checkpoint
 from flare_geo.nn.features import Features
 from flare_geo.nn.flare import Flare
 from flare_geo.nn.gnot import GNOT
@@ -23,20 +20,20 @@ from flare_geo.nn.model import BlockModel, PointModel
 from flare_geo.nn.perceiver_io import PerceiverIO
 from flare_geo.nn.scaler import Scaler
 from flare_geo.nn.transolver import Transolver
-from flare_geo.provenance import provenance
+from flare_geo.nn.upt import UPT
 
 if TYPE_CHECKING:
     from flare_geo.nn.streaming import States
 
-FORMAT = 1
 MODELS: dict[str, type[PointModel]] = {
+    "AnchorUPT": AnchorUPT,
     "Flare": Flare,
     "GNOT": GNOT,
     "LNO": LNO,
     "PerceiverIO": PerceiverIO,
     "Transolver": Transolver,
+    "UPT": UPT,
 }
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
 class Field(NamedTuple):
@@ -471,10 +468,7 @@ class Surrogate(nn.Module):
         Raises:
             OSError: if the disk is full; a former checkpoint in the folder stays whole.
         """
-        folder = Path(folder)
         config = {
-            "format": FORMAT,
-            "provenance": provenance(self.input_scaler.mean.device),
             "architecture": {
                 "class": type(self.model).__name__,
                 "arguments": getattr(self.model, "config", None),
@@ -483,13 +477,7 @@ class Surrogate(nn.Module):
             "outputs": [f._asdict() for f in self.outputs],
             **self.info,
         }
-        weights = {  # copies: the format has no tensor with two names, as shared modules have
-            k: v.detach().to("cpu", copy=True).contiguous() for k, v in self.state_dict().items()
-        }
-        with write_aside(folder / WEIGHTS) as w, write_aside(folder / CONFIG) as c:
-            w.write_bytes(save(weights))  # a full disk is an OSError this way
-            c.write_text(json.dumps(config, indent=2) + "\n")
-        return folder
+        return write_checkpoint(folder, self, config)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, model: nn.Module | None = None) -> Self:
@@ -504,20 +492,7 @@ class Surrogate(nn.Module):
             ValueError: if the checkpoint is damaged, newer than this package, or holds weights of
                 other shapes than the model.
         """
-        folder = Path(folder)
-        for name in (WEIGHTS, CONFIG):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"no checkpoint in {folder}: it has no {name}")
-        try:
-            config = json.loads((folder / CONFIG).read_text())
-            weights = load_file(folder / WEIGHTS)
-        except (json.JSONDecodeError, SafetensorError) as error:
-            raise ValueError(f"the checkpoint in {folder} is damaged: {error}") from error
-        if config.get("format") != FORMAT:
-            raise ValueError(
-                f"the checkpoint in {folder} has format {config.get('format')}, "
-                f"flare_geo {__version__} reads format {FORMAT}"
-            )
+        config, weights = read_checkpoint(folder)
         architecture = config.pop("architecture")
         if model is None:
             if architecture["class"] not in MODELS or architecture["arguments"] is None:
@@ -530,13 +505,7 @@ class Surrogate(nn.Module):
             model,
             [Field(**f) for f in config.pop("inputs")],
             [Field(**f) for f in config.pop("outputs")],
-            info={k: v for k, v in config.items() if k != "format"},
+            info=config,
         )
-        try:
-            surrogate.load_state_dict(weights)
-        except RuntimeError as error:
-            line = str(error).splitlines()[1].strip()
-            raise ValueError(
-                f"the checkpoint in {folder} does not fit its model: {line}"
-            ) from error
+        load_weights(surrogate, weights, folder)
         return surrogate.eval()

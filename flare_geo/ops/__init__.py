@@ -1,5 +1,11 @@
 """Pure functions on (tensor, ptr): the mathematics of FLARE. Needs torch and nothing else."""
 
+from flare_geo.ops.causal_flare import (
+    causal_flare_attention,
+    causal_flare_prefill,
+    causal_flare_step,
+    merge_causal_states,
+)
 from flare_geo.ops.causal_linear import causal_linear_attention
 from flare_geo.ops.chain import residual_chains
 from flare_geo.ops.flare import flare_attention, flare_decode, flare_encode, merge_encodings
@@ -9,24 +15,35 @@ from flare_geo.ops.higher_order import (
     triple_output,
     triple_state,
 )
-from flare_geo.ops.layout import Layout, batch_to_ptr, make_layout, ptr_to_batch
+from flare_geo.ops.layout import Layout, batch_to_ptr, equal_layout, make_layout, ptr_to_batch
 from flare_geo.ops.merge import Merge, State, merge_sums
+from flare_geo.ops.pairwise import pairwise_attention
+from flare_geo.ops.segment import apply_state, segment_sum, sum_outer
 
 __all__ = [
     "Layout",
     "Merge",
     "State",
+    "apply_state",
     "batch_to_ptr",
+    "causal_flare_attention",
+    "causal_flare_prefill",
+    "causal_flare_step",
     "causal_linear_attention",
+    "equal_layout",
     "flare_attention",
     "flare_decode",
     "flare_encode",
     "make_layout",
+    "merge_causal_states",
     "merge_encodings",
     "merge_sums",
+    "pairwise_attention",
     "ptr_to_batch",
     "quad_attention",
     "residual_chains",
+    "segment_sum",
+    "sum_outer",
     "triple_attention",
     "triple_output",
     "triple_state",

@@ -1,15 +1,11 @@
-"""Third- and fourth-order attention on packed clouds: public functions, checks, torch path."""
-
-from itertools import accumulate, pairwise
-from typing import Any
+"""Third- and fourth-order attention on packed clouds: public functions, checks."""
 
 import torch
 from torch import Tensor
 
 from flare_geo.ops.fused import use_triton
 from flare_geo.ops.layout import Layout, make_layout
-
-PIECE = 4096  # points whose products are held at once
+from flare_geo.ops.products import mean_of_products, read_state
 
 
 def triple_attention(
@@ -178,89 +174,6 @@ def quad_attention(
     layout = _layout(dict(zip(names, (*qs, *ks, v))), ptr)
     q, k = (torch.einsum("nhi,nhj->nhij", x[0], x[1]).flatten(2) for x in (qs, ks))
     return triple_attention(q, qs[2], k, ks[2], v, layout, backend="torch")
-
-
-def mean_of_products(a: Tensor, b: Tensor, c: Tensor, layout: Layout) -> Tensor:
-    """`S_ijk = mean_n a_ni b_nj c_nk` of each cloud, `[B, H, I, J, K]`: the torch path."""
-    state: Tensor = _State.apply(a, b, c, layout)  # type: ignore[no-untyped-call]
-    return state
-
-
-def read_state(a: Tensor, state: Tensor, c: Tensor, layout: Layout) -> Tensor:
-    """`y_nj = sum_ik a_ni S_ijk c_nk`, `[N, H, J]`: the torch path."""
-    y: Tensor = _Output.apply(a, state, c, layout)  # type: ignore[no-untyped-call]
-    return y
-
-
-class _State(torch.autograd.Function):
-    """Keeps the inputs only, not their products; its gradients read dS as outputs read S."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, c: Tensor, layout: Layout) -> Tensor:
-        ctx.save_for_backward(a, b, c)
-        ctx.layout = layout
-        wide = torch.promote_types(a.dtype, torch.float32)
-        shape = (layout.num_clouds, a.shape[1], a.shape[2], b.shape[2], c.shape[2])
-        state = torch.zeros(shape, dtype=wide, device=a.device)
-        for cloud, piece in _pieces(layout):
-            a_p, b_p, c_p = (x[piece].to(wide) for x in (a, b, c))
-            products = torch.einsum("nhi,nhj->hijn", a_p, b_p).flatten(1, 2)  # [H, I J, n]
-            state[cloud] += (products @ c_p.transpose(0, 1)).view(shape[1:])
-        return state / _sizes(layout, state)
-
-    @staticmethod
-    def backward(ctx: Any, ds: Tensor) -> tuple[Tensor | None, ...]:
-        a, b, c = ctx.saved_tensors
-        ds = ds / _sizes(ctx.layout, ds)
-        return (
-            read_state(b, ds.transpose(2, 3), c, ctx.layout),
-            read_state(a, ds, c, ctx.layout),
-            read_state(a, ds.transpose(3, 4), b, ctx.layout),
-            None,
-        )
-
-
-class _Output(torch.autograd.Function):
-    """Its gradients are of the same two kinds: a sum of products, and two readings of S."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, state: Tensor, c: Tensor, layout: Layout) -> Tensor:
-        ctx.save_for_backward(a, state, c)
-        ctx.layout = layout
-        _, heads, _, width, _ = state.shape
-        y = torch.empty(a.shape[0], heads, width, dtype=a.dtype, device=a.device)
-        rows = state.movedim(3, -1).flatten(2, 3)  # [B, H, I K, J]
-        for cloud, piece in _pieces(layout):
-            a_p, c_p = (x[piece].to(state.dtype) for x in (a, c))
-            products = torch.einsum("nhi,nhk->hnik", a_p, c_p).flatten(2)  # [H, n, I K]
-            y[piece] = (products @ rows[cloud]).transpose(0, 1).to(a.dtype)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        a, state, c = ctx.saved_tensors
-        ds = mean_of_products(a, dy, c, ctx.layout)
-        return (
-            read_state(dy, state.transpose(2, 3), c, ctx.layout),
-            ds * _sizes(ctx.layout, ds),
-            read_state(a, state.transpose(3, 4), dy, ctx.layout),
-            None,
-        )
-
-
-def _pieces(layout: Layout) -> list[tuple[int, slice]]:
-    """Every cloud, cut into pieces of at most PIECE points."""
-    bounds = pairwise(accumulate(layout.sizes, initial=0))
-    return [
-        (cloud, slice(start, min(start + PIECE, end)))
-        for cloud, (first, end) in enumerate(bounds)
-        for start in range(first, end, PIECE)
-    ]
-
-
-def _sizes(layout: Layout, like: Tensor) -> Tensor:
-    """`[B, 1, 1, 1, 1]` points of the clouds, at least 1."""
-    return layout.ptr.diff().clamp(min=1).to(like.dtype).view(-1, 1, 1, 1, 1)
 
 
 def _fused(backend: str, x: Tensor, width: int, y: Tensor) -> bool:

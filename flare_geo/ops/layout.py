@@ -50,6 +50,12 @@ class Layout:
         return ptr_to_batch(self.ptr, self.num_points)
 
 
+def equal_layout(num_clouds: int, size: int, device: torch.device) -> Layout:
+    """Clouds that all have `size` points, such as the latents of clouds."""
+    ptr = torch.arange(num_clouds + 1, device=device) * size
+    return Layout(ptr, num_clouds * size, equal=num_clouds > 0)
+
+
 def ptr_to_batch(ptr: Tensor, num_points: int | None = None) -> Tensor:
     """`[B+1]` offsets to the `[N]` cloud index of each point."""
     clouds = torch.arange(ptr.numel() - 1, device=ptr.device)

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.library import custom_op
 from torch.nn.functional import scaled_dot_product_attention
 
-from flare_geo.ops.layout import Layout, make_layout
+from flare_geo.ops.layout import Layout, make_layout, ptr_to_batch
+from flare_geo.ops.segment import apply_state, segment_sum, sum_outer
 
 PIECE = 2**18  # scores at a time in the backward operator
 
@@ -24,6 +25,8 @@ def encode(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> tup
     def lse(q: Tensor, k: Tensor) -> Tensor:
         return torch.matmul(_wide(q), _wide(k).mT).mul(scale).logsumexp(dim=-1)
 
+    if torch.compiler.is_compiling():
+        return _encode_in_graph(q, k, v, layout, scale)
     if layout.num_clouds == 0:
         z = _latent(q, layout).clone()
         return z, _wide(z).sum(-1)
@@ -35,6 +38,9 @@ def encode(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> tup
 
 def decode(q: Tensor, k: Tensor, z: Tensor, layout: Layout, scale: float) -> Tensor:
     """Point features `y [N, H, D]`."""
+    if torch.compiler.is_compiling():
+        scores = scale * apply_state(k, _latent(q, layout).mT, layout)  # [N, H, M]
+        return apply_state(scores.softmax(dim=-1), z, layout).to(z.dtype)
     if layout.num_clouds == 0:
         return k.clone()
 
@@ -57,6 +63,20 @@ def attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> 
         return v.clone()
     latent = [_latent(q, layout)]
     return _packed(_by_size(lambda q, k, v: _pair(q, k, v, scale), layout, latent, [k, v]))
+
+
+def _encode_in_graph(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float
+) -> tuple[Tensor, Tensor]:
+    """:func:`encode` of clouds whose sizes a compiled graph does not know: all scores are held."""
+    scores = scale * apply_state(k, _latent(q, layout).mT, layout)  # [N, H, M]
+    cloud = ptr_to_batch(layout.ptr, k.shape[0]).view(-1, 1, 1).expand_as(scores)
+    lowest = scores.new_full((layout.num_clouds, *scores.shape[1:]), -torch.inf)
+    largest = lowest.scatter_reduce(0, cloud, scores.detach(), "amax")  # [B, H, M]
+    weights = (scores - largest.gather(0, cloud)).exp()
+    total = segment_sum(weights, layout)  # at least 1, unless a cloud has no points
+    z = sum_outer(weights, v, layout) / total.clamp(min=1).unsqueeze(-1)
+    return z.to(v.dtype), largest + total.log()
 
 
 @custom_op("flare_geo::sdpa_attention", mutates_args=())

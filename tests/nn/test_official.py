@@ -126,17 +126,18 @@ def test_averaged_weights_of_a_trainer_checkpoint():
         assert torch.equal(a, 2 * b)
 
 
-def test_shared_latents_are_repeated():
+def test_shared_latents_stay_shared():
     _, options, state = load("flare")
     heads = options["heads"]
     channels = state["blocks.0.norm1.weight"].numel()
     shared = dict(state)
     for i in range(2):
         shared[f"blocks.{i}.att.latent_q"] = torch.randn(channels // heads, 12)
-    q = Flare.from_official(shared, **options).blocks[0].conv.q
-    for h in range(heads):
-        memory = shared["blocks.0.att.latent_q"].reshape(12, channels // heads)
-        assert torch.equal(q[h], memory)
+    conv = Flare.from_official(shared, **options).blocks[0].conv
+    memory = shared["blocks.0.att.latent_q"].reshape(12, channels // heads)
+    assert torch.equal(conv.q, memory[None])
+    queries, _ = conv.routing(torch.rand(5, channels))
+    assert torch.equal(queries, memory.expand(heads, -1, -1))
 
 
 def test_what_cannot_be_read_is_said(tmp_path):
@@ -145,9 +146,13 @@ def test_what_cannot_be_read_is_said(tmp_path):
         Flare.from_official(state)
     with pytest.raises(ValueError, match=r"no FLARE\.py state dict"):
         Flare.from_official({"weight": torch.zeros(3)})
-    extra = {"blocks.0.att.latent_blocks.0.norm1.weight": torch.zeros(32)}
-    with pytest.raises(ValueError, match=r"latent_blocks.*not one that Flare can hold"):
+    extra = {"memory.0.weight": torch.zeros(32)}
+    with pytest.raises(ValueError, match=r"memory.*not one that Flare can hold"):
         Flare.from_official({**state, **extra}, **options)
+    extra = {"blocks.0.att.latent_blocks.0.norm1.weight": torch.zeros(32)}
+    with pytest.raises(ValueError, match=r"does not fit: Missing key.*latent_blocks") as caught:
+        Flare.from_official({**state, **extra}, **options)
+    assert "\n" not in str(caught.value)
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         Flare.from_official(tmp_path / "nothing.pt", **options)
 

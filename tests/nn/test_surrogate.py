@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch_geometric.data import Batch, Data
 
-import flare_geo.nn.surrogate as surrogate_module
+import flare_geo.nn.checkpoint as checkpoint_module
 from flare_geo.nn import Flare, Scaler, Surrogate
 from flare_geo.nn.surrogate import Field
 
@@ -64,8 +64,8 @@ def test_a_full_disk_keeps_the_former_checkpoint_whole(tmp_path, monkeypatch, na
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    target, _, attribute = f"surrogate_module.{name}".rpartition(".")
-    owner = surrogate_module if target == "surrogate_module" else surrogate_module.json
+    target, _, attribute = f"checkpoint_module.{name}".rpartition(".")
+    owner = checkpoint_module if target == "checkpoint_module" else checkpoint_module.json
     monkeypatch.setattr(owner, attribute, full)
     with pytest.raises(OSError, match="No space left"):
         make(1).save_pretrained(tmp_path)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from flare_geo.ops import higher_order, make_layout, ptr_to_batch
+from flare_geo.ops import make_layout, products, ptr_to_batch
 from flare_geo.ops.higher_order import (
     quad_attention,
     triple_attention,
@@ -83,7 +83,7 @@ def check(tensors, ptr, dtype, **options):
 @pytest.mark.parametrize("piece", [4096, 7])
 @pytest.mark.parametrize("ptr", [PTR, torch.tensor([0, 51])])
 def test_torch_is_the_formula(ptr, piece, monkeypatch):
-    monkeypatch.setattr(higher_order, "PIECE", piece)
+    monkeypatch.setattr(products, "PIECE", piece)
     check(inputs(5), ptr, torch.float64, backend="torch")
 
 

@@ -11,9 +11,44 @@ from typing import Any
 from torch import nn
 
 from flare_geo.nn.flare_conv import FlareConv
+from flare_geo.nn.mixers.ema import EMAGatedAttention
+from flare_geo.nn.mixers.flare_plus_plus import FlarePlusPlus, FlarePlusPlusPure
+from flare_geo.nn.mixers.gnot import GNOTAttention
+from flare_geo.nn.mixers.lamo import LatentMamba
+from flare_geo.nn.mixers.linear import LinearAttention
+from flare_geo.nn.mixers.linformer import Linformer
+from flare_geo.nn.mixers.multilinear import MultilinearAttention
+from flare_geo.nn.mixers.performer import Performer
+from flare_geo.nn.mixers.physicsnemo_flare import PhysicsNeMoFlare
+from flare_geo.nn.mixers.quad import QuadAttention
+from flare_geo.nn.mixers.softmax import SoftmaxAttention
+from flare_geo.nn.mixers.strassen import StrassenAttention
+from flare_geo.nn.mixers.third_order import ThirdOrderAttention
+from flare_geo.nn.mixers.transolver import PhysicsAttention
+from flare_geo.nn.mixers.transolver_conv2d import PhysicsAttentionConv2d
+from flare_geo.nn.mixers.transolver_plus import PhysicsAttentionPlus
+from flare_geo.nn.mixers.triple import TripleAttention
 
 MIXERS: dict[str, type[nn.Module]] = {
     "flare": FlareConv,
+    "flare_plus_plus": FlarePlusPlus,
+    "flare_plus_plus_pure": FlarePlusPlusPure,
+    "softmax": SoftmaxAttention,
+    "linformer": Linformer,
+    "third_order": ThirdOrderAttention,
+    "ema": EMAGatedAttention,
+    "gnot": GNOTAttention,
+    "linear": LinearAttention,
+    "performer": Performer,
+    "multilinear": MultilinearAttention,
+    "triple": TripleAttention,
+    "quad": QuadAttention,
+    "strassen": StrassenAttention,
+    "transolver": PhysicsAttention,
+    "transolver_conv2d": PhysicsAttentionConv2d,
+    "lamo": LatentMamba,
+    "transolver_plus": PhysicsAttentionPlus,
+    "physicsnemo_flare": PhysicsNeMoFlare,
 }
 
 

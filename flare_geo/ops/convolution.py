@@ -1,0 +1,92 @@
+"""Causal convolution along the points of each cloud."""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+
+from flare_geo.ops.layout import Layout, make_layout
+
+
+def causal_convolution(u: Tensor, kernel: Tensor, ptr: Tensor | Layout | None = None) -> Tensor:
+    r"""Each point gets the sum over itself and those before it in its cloud, channel by channel.
+
+    .. math::
+        y_t = \sum_{\tau \le t} \kappa_{t - \tau}\, u_\tau
+
+    By FFT: O(N C log N), right to rounding relative to the largest value of the cloud.
+
+    Args:
+        u: the points, in float32 or float64.
+        kernel: its row t is the weight of the point t places before; at least as many rows as the
+            largest cloud has points.
+        ptr: offsets of the clouds, None for one cloud.
+
+    Shapes:
+        - **u:** `[N, C]`; **kernel:** `[L, C]`; **ptr:** `[B+1]`; **returns** `[N, C]`
+
+    Example:
+        >>> causal_convolution(torch.ones(4, 1), torch.ones(4, 1), torch.tensor([0, 1, 4])).T
+        tensor([[1., 1., 2., 3.]])
+    """
+    y: Tensor = _op(u, kernel, make_layout(ptr, u.shape[0], u.device).ptr)
+    return y
+
+
+@custom_op("flare_geo::causal_convolution", mutates_args=())
+def _op(u: Tensor, kernel: Tensor, ptr: Tensor) -> Tensor:
+    """One operator: a compiled graph does not know the sizes."""
+    y = torch.empty_like(u)
+    for cloud, n in _clouds(ptr):
+        y[cloud] = _inverse(_spectrum(u[cloud]) * _spectrum(kernel[:n]), n)
+    return y
+
+
+@custom_op("flare_geo::causal_convolution_backward", mutates_args=())
+def _backward_op(dy: Tensor, u: Tensor, kernel: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients are correlations: of dy with the kernel, and of dy with u."""
+    du, dkernel = torch.empty_like(u), torch.zeros_like(kernel)
+    for cloud, n in _clouds(ptr):
+        spectrum = _spectrum(dy[cloud])
+        du[cloud] = _inverse(spectrum * _spectrum(kernel[:n]).conj(), n)
+        dkernel[:n] += _inverse(spectrum * _spectrum(u[cloud]).conj(), n)
+    return du, dkernel
+
+
+def _clouds(ptr: Tensor) -> list[tuple[slice, int]]:
+    """The clouds that have points, and how many."""
+    return [(slice(a, b), b - a) for a, b in pairwise(ptr.tolist()) if b > a]
+
+
+def _spectrum(x: Tensor) -> Tensor:
+    """Of twice the length, so that the end does not meet the beginning."""
+    spectrum: Tensor = torch.fft.rfft(x, 2 * x.shape[0], dim=0)
+    return spectrum
+
+
+def _inverse(spectrum: Tensor, n: int) -> Tensor:
+    x: Tensor = torch.fft.irfft(spectrum, 2 * n, dim=0)[:n]
+    return x
+
+
+@_op.register_fake
+def _(u: Tensor, kernel: Tensor, ptr: Tensor) -> Tensor:
+    return torch.empty_like(u)
+
+
+@_backward_op.register_fake
+def _(dy: Tensor, u: Tensor, kernel: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(u), torch.empty_like(kernel)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    return *_backward_op(dy.contiguous(), *ctx.saved_tensors), None
+
+
+_op.register_autograd(_gradient, setup_context=_keep)
