@@ -75,17 +75,27 @@ class Run(NamedTuple):
 
     def command(self, config: Path, epochs: int | None) -> list[str]:
         """The command line that trains it."""
+        if self.name in MODELS:
+            config = self._own_config(config)
         words = ["train", "--config", str(config), "--run", str(self.folder)]
         words += ["--seed", str(self.seed), "--accelerator", "cpu"]
         words += [] if epochs is None else ["--epochs", str(epochs), "--val_every", str(epochs)]
         words += [] if self.points is None else ["--data.num_points", str(self.points)]
-        if self.name in MODELS:
-            options = {"hidden_channels": 32, "heads": 4, **MODELS[self.name]}
-            model = {"class_path": f"flare_geo.nn.{self.name}", "init_args": options}
-            return [*words, "--model", json.dumps(model)]
-        words += ["--model.mixer", self.name]
-        given = ARGUMENTS.get(self.name)
-        return words + ([] if given is None else ["--model.mixer_args", json.dumps(given)])
+        if self.name in MIXERS:
+            given = ARGUMENTS.get(self.name)
+            words += ["--model.mixer", self.name]
+            words += [] if given is None else ["--model.mixer_args", json.dumps(given)]
+        return words
+
+    def _own_config(self, config: Path) -> Path:
+        """The configuration with another model: on the command line it would keep arguments."""
+        content = yaml.safe_load(config.read_text())
+        options = {"hidden_channels": 32, "heads": 4, **MODELS[self.name]}
+        content["model"] = {"class_path": f"flare_geo.nn.{self.name}", "init_args": options}
+        path = self.folder.with_name(f"{self.name}.yaml")
+        with write_aside(path) as aside:
+            aside.write_text(yaml.safe_dump(content))
+        return path
 
 
 def train(run: Run, config: Path, epochs: int | None) -> None:

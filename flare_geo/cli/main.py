@@ -74,8 +74,18 @@ def run_function(function: Callable[..., Any], verb: str, arguments: Sequence[st
         as_positional=parameters[0] == "run",
         skip={"resolved"} if wants_yaml else set(),
     )
+    # A class given as if on the command line, and not as the default: then another one in its
+    # place has the defaults of its own, and not those of this one where names agree.
+    defaults = {name: parameter.default for name, parameter in signature.items()}
+    classes = {
+        name: default
+        for name, default in defaults.items()
+        if inspect.isclass(default) and default is not inspect.Parameter.empty
+    }
+    parser.set_defaults(dict.fromkeys(classes))
+    chosen = [f"--{name}={cls.__module__}.{cls.__qualname__}" for name, cls in classes.items()]
     try:
-        config = parser.parse_args(list(arguments))
+        config = parser.parse_args([*chosen, *arguments])
     except ArgumentError as error:
         return _fail(f"{verb}: {_short(str(error))}", 2)
     resolved = {"resolved": parser.dump(config)} if wants_yaml else {}

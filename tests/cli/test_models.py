@@ -1,0 +1,41 @@
+"""Any model by one flag, with the defaults of its own."""
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+from tests_cli import elasticity
+
+from flare_geo.cli.main import main
+
+SMALL = ["--epochs", "1", "--val_every", "1"]
+
+
+def model_of(run):
+    return yaml.safe_load((run / "config.yaml").read_text())["model"]
+
+
+def test_one_flag_changes_the_mixer(cells, tmp_path):
+    run = tmp_path / "run"
+    assert main(["train", *elasticity(cells, run), *SMALL, "--model.mixer", "linear"]) == 0
+    assert model_of(run)["init_args"]["mixer"] == "linear"
+    weights = load_file(run / "last/model.safetensors")
+    assert not any(name.endswith("conv.q") for name in weights), "the latents of FLARE"
+
+
+@pytest.mark.parametrize("name", ["Transolver", "LNO"])
+def test_another_model_does_not_get_the_defaults_of_flare(cells, tmp_path, name):
+    run = tmp_path / "run"
+    words = ["train", *elasticity(cells, run), *SMALL, "--model", f"flare_geo.nn.{name}"]
+    assert main(words) == 0
+    model = model_of(run)
+    assert model["class_path"].endswith(name)
+    assert model["init_args"].get("mixer", "transolver") == "transolver"
+
+
+def test_an_argument_of_another_mixer_is_said(cells, tmp_path, capsys):
+    words = ["--model.mixer", "linear", "--model.mixer_args", '{"num_slices": 3}']
+    assert main(["train", *elasticity(cells, tmp_path / "run"), *SMALL, *words]) == 1
+    said = capsys.readouterr().err.strip().splitlines()
+    assert said[-1].startswith("flare-geo train: mixer 'linear' takes kernel, divide, eps, got")
+    assert main(["train", *elasticity(cells, tmp_path / "run"), "--model.mixer", "lineal"]) == 1
+    assert "mixer must be one of flare, " in capsys.readouterr().err
