@@ -14,6 +14,10 @@ from flare_geo.datasets.drivaerml import DrivAerMLDataset
 from flare_geo.datasets.elasticity import ElasticityDataset
 from flare_geo.datasets.lpbf import LPBFDataset
 from flare_geo.datasets.lpbf_series import LPBFSeriesDataset
+from flare_geo.datasets.lra import SequenceDataset
+from flare_geo.datasets.lra_image import GreyCIFARDataset, PathfinderDataset
+from flare_geo.datasets.lra_listops import ListOpsDataset
+from flare_geo.datasets.lra_text import RetrievalDataset, ReviewDataset
 from flare_geo.datasets.mesh_folder import MeshFolderDataset
 from flare_geo.datasets.navier_stokes import NavierStokesDataset
 from flare_geo.datasets.pipe import PipeDataset
@@ -36,6 +40,11 @@ DATASETS: dict[str, type[PackedDataset]] = {
     "plasticity": PlasticityDataset,
     "navier_stokes": NavierStokesDataset,
     "mesh_folder": MeshFolderDataset,
+    "listops": ListOpsDataset,
+    "reviews": ReviewDataset,
+    "retrieval": RetrievalDataset,
+    "grey_cifar": GreyCIFARDataset,
+    "pathfinder": PathfinderDataset,
 }
 
 __all__ = [
@@ -47,14 +56,20 @@ __all__ = [
     "DarcyDataset",
     "DrivAerMLDataset",
     "ElasticityDataset",
+    "GreyCIFARDataset",
     "LPBFDataset",
     "LPBFSeriesDataset",
+    "ListOpsDataset",
     "MeshFolderDataset",
     "NavierStokesDataset",
     "PackedDataset",
     "PackedStore",
+    "PathfinderDataset",
     "PipeDataset",
     "PlasticityDataset",
+    "RetrievalDataset",
+    "ReviewDataset",
+    "SequenceDataset",
     "ShapeNetCarDataset",
     "SmallDarcyDataset",
     "write_store",

@@ -306,3 +306,20 @@ def test_stream(bench, tmp_path):
     assert all(row["core_seconds"] > 0 for row in result["rows"])
     assert bench("figures").main([str(tmp_path)]) == 0
     assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_listops(run, tmp_path):
+    data = ("--root", tmp_path / "listops", "--train", 40, "--val", 10, "--batch", 8)
+    sizes = ("--size", "tiny", "--draws", 1, "--steps", 4, "--every", 3)
+    status, result = run("listops", *data, *sizes)
+    assert status == 0
+    assert result["data"] == "generated: ListOps of 50 to 200 tokens"
+    checks = [row for row in result["rows"] if "check" in row]
+    assert [row["check"] for row in checks] == ["padded", "packed"]
+    assert all(row["errors"]["gradient"] < 1e-4 for row in checks)
+    timed = [row for row in result["rows"] if "way" in row]
+    assert {row["way"] for row in timed} == {"padded", "packed"}
+    assert all(row["N"] < row["padded_N"] and row["seconds"] > 0 for row in timed)
+    learnt = [row for row in result["rows"] if row.get("task") == "learn"]
+    assert [row["step"] for row in learnt] == [3, 4]
+    assert all(0 <= row["accuracy"] <= 1 and row["loss"] > 0 for row in learnt)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 from tqdm import tqdm
 
+from flare_geo.cli.classes import evaluate_classes
 from flare_geo.cli.run import (
     Which,
     check_targets,
@@ -21,7 +22,7 @@ from flare_geo.cli.run import (
     options_suffix,
     source_of,
 )
-from flare_geo.datasets import PackedDataset
+from flare_geo.datasets import PackedDataset, SequenceDataset
 from flare_geo.files import write_aside
 from flare_geo.metrics import (
     force_coefficients,
@@ -52,6 +53,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Print and write a table of errors, one row a case, and a summary.
 
+    Of a classifier of sequences it is the accuracy, by class too.
+
     The table goes to `RUN/evaluation/SPLIT.csv`, the summary with versions, device and git revision
     to `SPLIT.json`. Relative errors are fractions of the field's own norm in that case; the largest
     error is in the field's unit. The line "training mean" is the error of predicting the mean of
@@ -68,11 +71,15 @@ def evaluate(
     Returns:
         The summary.
     """
+    target = run / "evaluation" / f"{split}{options_suffix(data)}"
+    if (run / "config.yaml").is_file():
+        dataset = open_data(run, split, data)
+        if isinstance(dataset, SequenceDataset):
+            return evaluate_classes(run, checkpoint, dataset, choose_device(device), target)
     surrogate, checkpoint = open_checkpoint(run, checkpoint)
     surrogate.to(choose_device(device))
     dataset = open_data(run, split, data)
     table = case_errors(surrogate, dataset)
-    target = run / "evaluation" / f"{split}{options_suffix(data)}"
     summary = summarise(table, surrogate, dataset) | {
         "run": str(run),
         "checkpoint": checkpoint,

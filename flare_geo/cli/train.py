@@ -12,16 +12,17 @@ import yaml
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
 
 from flare_geo.cli.run import source_of
-from flare_geo.datasets import PackedDataset
+from flare_geo.datasets import PackedDataset, SequenceDataset
 from flare_geo.files import write_aside
-from flare_geo.nn import Flare, PointModel, Surrogate
+from flare_geo.nn import Flare, PointModel, SequenceClassifier, Surrogate
 from flare_geo.train.checkpoint import SafeCheckpointIO, SaveBest, SaveState
 from flare_geo.train.data import SplitsDataModule, fields_of, fit_scalers
 from flare_geo.train.faults import StepGuard, limit_waiting, plain_words
 from flare_geo.train.memory import MemoryForecast
-from flare_geo.train.module import SurrogateModule
+from flare_geo.train.module import ClassifierModule, CloudModule, SurrogateModule
 from flare_geo.train.optimizer import make_optimizer
 from flare_geo.train.progress import History, RunProgress
 from flare_geo.transforms import to_config
@@ -44,7 +45,7 @@ QUIET = [  # Lightning's advice that does not apply to packed batches or to a CP
 def train(
     data: PackedDataset,
     run: Path,
-    model: Callable[[int, int], PointModel] = Flare,
+    model: Callable[[int, int], PointModel] | Callable[[int, int, int], SequenceClassifier] = Flare,
     epochs: int = 100,
     batch_size: int | None = None,
     points_per_batch: int | None = None,
@@ -79,7 +80,8 @@ def train(
         data: the data set; its training split is fitted, its validation split, where it has one,
             chooses the checkpoint `best`.
         run: folder of the run; made if it is not there, continued if it is.
-        model: the model, called with the numbers of input and output channels.
+        model: the model, called with the numbers of input and output channels; for sequences a
+            classifier, called with the numbers of tokens and classes and the largest length.
         epochs: passes over the training split.
         batch_size: clouds a batch, over all processes; 4 if neither this nor points_per_batch is
             given.
@@ -129,7 +131,7 @@ def train(
         print(f"{run} is trained already: choose another --run, or delete it, to train anew")
         return run
     seed_everything(seed, verbose=False)
-    surrogate = make_surrogate(model, data, tuple(raw or ()))
+    make_module, net = _make_net(model, data, tuple(raw or ()))
     history = History(run / "metrics.csv")
     saver = SaveState(run / "last.ckpt", save_minutes)
     guard = StepGuard(run, saver, max_bad_steps)
@@ -174,7 +176,7 @@ def train(
     limit_waiting(trainer, wait_minutes)
     plan = splits.plan(data, 0, trainer.world_size)  # can so many processes share the clouds?
     if trainer.is_global_zero:
-        _announce(run, data, surrogate, splits, trainer)
+        _announce(run, data, net, splits, trainer)
         if resolved:
             with write_aside(run / "config.yaml") as aside:
                 aside.write_text(resolved)
@@ -188,23 +190,49 @@ def train(
         div_factor=div_factor,
         final_div_factor=final_div_factor,
     )
-    module = SurrogateModule(
-        surrogate, optimizer, point_ranks=point_ranks, compile=compile, seed=seed
-    )
+    module = make_module(net, optimizer, point_ranks=point_ranks, compile=compile, seed=seed)
+    if isinstance(module, ClassifierModule):
+        module.info = {"dataset": {"name": data.name, "source": data.source}}
     with warnings.catch_warnings(), plain_words(guard):
         for message in QUIET:
             warnings.filterwarnings("ignore", message)
         trainer.fit(module, splits, ckpt_path=saver.path if saver.path.is_file() else None)
     if trainer.is_global_zero:
-        surrogate.save_pretrained(run / "last")
+        module.save(run / "last")
         _draw_curve(run)
     return run
 
 
+def _make_net(
+    model: Callable[..., nn.Module], data: PackedDataset, raw: tuple[str, ...]
+) -> tuple[type[CloudModule], Surrogate | SequenceClassifier]:
+    """What is trained on a data set, and what trains it."""
+    if not isinstance(data, SequenceDataset):
+        return SurrogateModule, make_surrogate(model, data, raw)
+    if raw:
+        raise ValueError(f"raw is for fields, {data.name} has tokens")
+    wanted = f"{data.name} has sequences to be classified: --model flare_geo.nn.SequenceClassifier"
+    classifier = _make(model, wanted, data.num_tokens, data.num_classes, data.max_length)
+    if not isinstance(classifier, SequenceClassifier):
+        raise ValueError(f"{wanted} is for them, got {type(classifier).__name__}")
+    return ClassifierModule, classifier
+
+
+def _make(model: Callable[..., nn.Module], wanted: str, *sizes: int) -> nn.Module:
+    try:
+        return model(*sizes)
+    except TypeError as error:  # of another kind: called with other numbers
+        raise ValueError(f"{wanted} is for them ({error})") from None
+
+
 def make_surrogate(
-    model: Callable[[int, int], PointModel], data: PackedDataset, raw: tuple[str, ...] = ()
+    model: Callable[..., nn.Module], data: PackedDataset, raw: tuple[str, ...] = ()
 ) -> Surrogate:
-    """A fresh model between the channels of a data set, its scalers fitted on the split given."""
+    """A fresh model between the channels of a data set, its scalers fitted on the split given.
+
+    Raises:
+        ValueError: if the data have no targets, or the model is not one for fields.
+    """
     inputs, outputs = fields_of(data)
     info: dict[str, Any] = {
         "dataset": {"name": data.name, "source": data.source},
@@ -212,7 +240,9 @@ def make_surrogate(
     }
     if data.transform is not None:
         info["transform"] = to_config(data.transform)
-    surrogate = Surrogate(model(len(inputs), len(outputs)), inputs, outputs, info=info)
+    wanted = f"{data.name} has fields on points: a model such as --model flare_geo.nn.Flare"
+    net = _make(model, wanted, len(inputs), len(outputs))
+    surrogate = Surrogate(net, inputs, outputs, info=info)
     fit_scalers(surrogate, data, raw)
     return surrogate
 
@@ -246,16 +276,17 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 def _announce(
     run: Path,
     data: PackedDataset,
-    surrogate: Surrogate,
+    net: Surrogate | SequenceClassifier,
     splits: SplitsDataModule,
     trainer: Trainer,
 ) -> None:
     held_out = 0 if splits.validation is None else len(splits.validation)
-    parameters = sum(p.numel() for p in surrogate.parameters())
+    parameters = sum(p.numel() for p in net.parameters())
+    model = net.model if isinstance(net, Surrogate) else net
     generated = " (generated data)" if source_of(data) == "generated" else ""
     print(
         f"{data.name}{generated}: {len(data)} training and {held_out} validation cases; "
-        f"{type(surrogate.model).__name__} with {parameters:,} parameters on "
+        f"{type(model).__name__} with {parameters:,} parameters on "
         f"{trainer.strategy.root_device}; run folder {run}",
         flush=True,
     )

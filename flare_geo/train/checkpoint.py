@@ -16,7 +16,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 
 from flare_geo.files import write_aside
-from flare_geo.train.module import SurrogateModule
+from flare_geo.train.module import CloudModule
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -50,7 +50,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
 
 class SaveBest(Callback):
-    """Keeps the surrogate with the lowest validation error in a folder.
+    """Keeps what is trained, with the lowest validation error, in a folder.
 
     Runs before any weight averaging swaps its weights back: put it first in the list.
     """
@@ -61,13 +61,15 @@ class SaveBest(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save when the error is the lowest so far."""
-        if trainer.sanity_checking or "val/rel_l2" not in trainer.callback_metrics:
+        assert isinstance(pl_module, CloudModule)
+        name = pl_module.val_names[-1]
+        if trainer.sanity_checking or name not in trainer.callback_metrics:
             return
-        error = float(trainer.callback_metrics["val/rel_l2"])
+        error = float(trainer.callback_metrics[name])
         if error < self.best:
             self.best = error
-            if trainer.is_global_zero and isinstance(pl_module, SurrogateModule):
-                pl_module.surrogate.save_pretrained(self.folder)
+            if trainer.is_global_zero:
+                pl_module.save(self.folder)
 
     def state_dict(self) -> dict[str, Any]:
         """The lowest error so far."""

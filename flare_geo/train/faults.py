@@ -19,7 +19,7 @@ from torch_geometric.data import Batch
 from flare_geo.files import write_aside
 from flare_geo.provenance import provenance
 from flare_geo.train.checkpoint import SaveState
-from flare_geo.train.module import SurrogateModule
+from flare_geo.train.module import CloudModule
 
 KEPT = 100  # skipped steps that are listed one by one
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
@@ -35,7 +35,7 @@ class StepGuard(Callback):
     changes. The mean error of an epoch is that of the clouds of its good steps; it is part of the
     saved state, and so right after an epoch that was cut.
 
-    Stands before whatever reads `train/rel_l2`.
+    Stands before whatever reads the training error.
 
     Args:
         run: folder of the run, for the report `faults.json`.
@@ -71,7 +71,7 @@ class StepGuard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Look at the step, which has its gradients of all processes, before they are clipped."""
-        assert isinstance(pl_module, SurrogateModule)
+        assert isinstance(pl_module, CloudModule)
         names, errors, weights = pl_module.take_step()
         grads = [p.grad for p in pl_module.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads).reshape(1)
@@ -94,7 +94,8 @@ class StepGuard(Callback):
         """Give out the mean error of the epoch."""
         if not self.clouds:
             self._end(trainer)
-        pl_module.log("train/rel_l2", self.error / self.clouds, sync_dist=True)
+        assert isinstance(pl_module, CloudModule)
+        pl_module.log(pl_module.train_name, self.error / self.clouds, sync_dist=True)
         self.error, self.clouds = 0.0, 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -162,7 +163,7 @@ def plain_words(guard: StepGuard) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         line = explain(error, guard.batch)
-        if "loading state_dict for SurrogateModule" in str(error):
+        if "loading state_dict for CloudModule" in str(error):
             what = " ".join(str(error).splitlines()[1].split())[:200]
             line = (
                 f"{guard.saver.path} is the state of another model ({what}): choose another --run, "

@@ -10,7 +10,6 @@ of the resident memory that the system reports (`tests/train/test_memory.py`).
 """
 
 import weakref
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,13 +21,12 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch_geometric.data import Data
 
 from flare_geo.datasets import PackedDataset
 from flare_geo.train.batches import BatchPlan
 from flare_geo.train.data import SplitsDataModule
 from flare_geo.train.faults import LESS_MEMORY
-from flare_geo.train.module import SurrogateModule
+from flare_geo.train.module import CloudModule
 
 PROBES = (1024, 2048)  # points of the two steps, where the batch has as many
 SURE = 1.25  # a run whose forecast exceeds the free memory by more than this cannot fit
@@ -86,7 +84,7 @@ class MemoryForecast(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Foretell, on the device, with all weights in place."""
         splits = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(pl_module, SurrogateModule)
+        assert isinstance(pl_module, CloudModule)
         assert isinstance(splits, SplitsDataModule)
         plan = splits.plan(splits.dataset, trainer.global_rank, trainer.world_size)
         largest = largest_batch(plan, sizes_of(splits.dataset))
@@ -141,7 +139,7 @@ def largest_batch(plan: BatchPlan, sizes: Sequence[int]) -> Largest:
     return Largest(-(-largest.points // plan.place.point_ranks), largest.clouds)
 
 
-def step_bytes(module: SurrogateModule, batch: Largest) -> int:
+def step_bytes(module: CloudModule, batch: Largest) -> int:
     """Bytes that loss and gradients of a batch need at their peak, inputs and gradients included.
 
     The gradients of the module, its buffers and the random state stay as they were.
@@ -156,23 +154,17 @@ def step_bytes(module: SurrogateModule, batch: Largest) -> int:
     return int(first + slope * (batch.points - sizes[0]))
 
 
-def _peak(module: SurrogateModule, points: int, clouds: int) -> int:
+def _peak(module: CloudModule, points: int, clouds: int) -> int:
     weights = [p for p in module.parameters() if p.requires_grad]
-    surrogate, device = module.surrogate, module.device
     with LiveBytes() as live:
-        widths = Counter(channel.field for channel in surrogate.inputs)
-        batch = Data(
-            **{field: torch.rand(points, width, device=device) for field, width in widths.items()},
-            y=torch.rand(points, len(surrogate.outputs), device=device),
-            ptr=torch.linspace(0, points, clouds + 1, device=device).long(),
-        )
+        batch = module.random_batch(points, clouds)
         loss = module.errors(batch).sum()
         # not backward(), which would tell the gradients to a wrapper that sends them around
         torch.autograd.grad(loss, weights, allow_unused=True)
     return live.peak
 
 
-def lasting_bytes(trainer: Trainer, module: SurrogateModule) -> int:
+def lasting_bytes(trainer: Trainer, module: CloudModule) -> int:
     """Bytes of what stays from step to step: weights, two moments, an average, DDP's buckets."""
     weights = sum(p.nbytes for p in module.parameters())
     trained = sum(p.nbytes for p in module.parameters() if p.requires_grad)

@@ -1,29 +1,32 @@
-"""The training step: relative L2 on fields in physical units."""
+"""The training step: relative L2 on fields in physical units, cross-entropy on classes."""
 
+from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch_geometric.data import Batch, Data
 
 from flare_geo.distributed import shard_points, sum_across
-from flare_geo.metrics import relative_l2
-from flare_geo.nn import Surrogate
+from flare_geo.metrics import accuracy, cross_entropy, relative_l2
+from flare_geo.nn import SequenceClassifier, Surrogate
 
 
-class SurrogateModule(LightningModule):
-    """Trains a :class:`flare_geo.nn.Surrogate`; the loss is the mean relative L2 of the clouds.
+class CloudModule(LightningModule):
+    """Trains what answers on clouds; the loss is the mean of one error a cloud.
 
     Args:
-        surrogate: what is trained; its scalers must be fitted already.
+        net: what is trained, with `save_pretrained`.
         optimizer: :func:`flare_geo.train.optimizer.make_optimizer` with its options filled in;
-            called with the surrogate and `fused`. (To ask Lightning for the number of steps here
+            called with the net and `fused`. (To ask Lightning for the number of steps here
             makes it start the loader before it knows where a resumed run is.)
         point_ranks: processes that share the points of each cloud, see
             :class:`flare_geo.train.batches.Place`.
@@ -32,9 +35,15 @@ class SurrogateModule(LightningModule):
             so a resumed run repeats what an uninterrupted one does.
     """
 
+    train_name: ClassVar[str]
+    """Of the loss, in the table of the run."""
+
+    val_names: ClassVar[tuple[str, ...]]
+    """Of the means of :meth:`measures`; the lowest value of the last one chooses the best epoch."""
+
     def __init__(
         self,
-        surrogate: Surrogate,
+        net: nn.Module,
         optimizer: Callable[..., tuple[Optimizer, LRScheduler]],
         *,
         point_ranks: int = 1,
@@ -42,7 +51,7 @@ class SurrogateModule(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.surrogate, self.make_optimizer, self.seed = surrogate, optimizer, seed
+        self.net, self.make_optimizer, self.seed = net, optimizer, seed
         self.point_ranks, self.compiles = point_ranks, compile
         self.total: Callable[[Tensor], Tensor] | None = None
         self.step: list[tuple[list[str], Tensor, Tensor]] = []
@@ -52,11 +61,11 @@ class SurrogateModule(LightningModule):
         if self.point_ranks > 1:
             patience = getattr(self.trainer.strategy, "_timeout", None)  # as the group of all has
             group, _ = dist.new_subgroups(self.point_ranks, timeout=patience)
-            shard_points(self.surrogate.model, group)
+            shard_points(self.model, group)
             self.total = partial(sum_across, group=group)
         if self.compiles:
             with self.trainer.precision_plugin.forward_context():  # it matters what is cast
-                self.surrogate.model.compile()
+                self.model.compile()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Start the random numbers of this step."""
@@ -68,7 +77,7 @@ class SurrogateModule(LightningModule):
         errors = self.errors(batch)
         self.step.append((batch.name, errors.detach(), batch.loss_weight))
         loss = (batch.loss_weight * errors).sum()
-        if len(batch.y) == 0:  # of no cloud a point: DDP waits for a gradient of every weight
+        if len(batch.pos) == 0:  # of no cloud a point: DDP waits for a gradient of every weight
             loss = loss + sum(0 * p.sum() for p in self.parameters() if p.requires_grad)
         return loss
 
@@ -80,12 +89,17 @@ class SurrogateModule(LightningModule):
 
     def validation_step(self, batch: Batch) -> None:
         """Errors on the validation split."""
-        self._log("val/rel_l2", self.errors(batch), batch)
+        own = batch.loss_weight > 0  # a process may have a cloud only to keep step
+        clouds = float(own.sum())  # Lightning would round the mean of an integer over processes
+        for name, errors in zip(self.val_names, self.measures(batch), strict=True):
+            mean = errors[own].sum() / max(clouds, 1.0)
+            how = {"on_step": False, "on_epoch": True, "sync_dist": True}
+            self.log(name, mean, batch_size=clouds, **how)  # type: ignore[arg-type]
 
     def configure_optimizers(self) -> Any:
         """AdamW and one-cycle, stepped with every optimiser step."""
         optimizer, schedule = self.make_optimizer(
-            self.surrogate,
+            self.net,
             fused=not str(self.trainer.precision).endswith("mixed"),  # Lightning clips between
         )
         return {
@@ -93,12 +107,98 @@ class SurrogateModule(LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    @property
+    def model(self) -> nn.Module:
+        """The module with the blocks, to be compiled or spread over processes."""
+        return self.net
+
+    def save(self, folder: Path) -> None:
+        """Write what is trained, as it is now, as a checkpoint of its own."""
+        self.net.save_pretrained(folder)  # type: ignore[operator]
+
+    @abstractmethod
+    def errors(self, batch: Data) -> Tensor:
+        """The loss of each cloud `[B]`."""
+
+    def measures(self, batch: Data) -> tuple[Tensor, ...]:
+        """What validation tells of each cloud, each `[B]`: the loss unless a subclass says more."""
+        return (self.errors(batch),)
+
+    @abstractmethod
+    def random_batch(self, points: int, clouds: int) -> Data:
+        """A batch of random numbers with so many points, on the device, for the forecast."""
+
+
+class SurrogateModule(CloudModule):
+    """Trains a :class:`flare_geo.nn.Surrogate`, whose scalers are fitted: relative L2."""
+
+    train_name, val_names = "train/rel_l2", ("val/rel_l2",)
+    net: Surrogate
+
+    @property
+    def model(self) -> nn.Module:
+        """The model inside the surrogate."""
+        return self.net.model
+
     def errors(self, batch: Data) -> Tensor:
         """Relative L2 of each cloud `[B]`, of whole clouds also where their points are spread."""
-        return relative_l2(self.surrogate(batch), batch.y, batch.ptr, total=self.total)
+        return relative_l2(self.net(batch), batch.y, batch.ptr, total=self.total)
 
-    def _log(self, name: str, errors: Tensor, batch: Batch) -> None:
-        own = errors[batch.loss_weight > 0]  # a process may have a cloud only to keep step
-        clouds = float(len(own))  # Lightning would round the mean of an integer over processes
-        mean = own.sum() / max(clouds, 1.0)
-        self.log(name, mean, on_step=False, on_epoch=True, batch_size=clouds, sync_dist=True)  # type: ignore[arg-type]
+    def random_batch(self, points: int, clouds: int) -> Data:
+        """Fields of the widths that the surrogate knows."""
+        widths = Counter(channel.field for channel in self.net.inputs)
+        return Data(
+            **{field: torch.rand(points, n, device=self.device) for field, n in widths.items()},
+            y=torch.rand(points, len(self.net.outputs), device=self.device),
+            ptr=torch.linspace(0, points, clouds + 1, device=self.device).long(),
+        )
+
+
+class ClassifierModule(CloudModule):
+    """Trains a :class:`flare_geo.nn.SequenceClassifier`: cross-entropy."""
+
+    train_name, val_names = "train/loss", ("val/loss", "val/error_rate")
+    net: SequenceClassifier
+    info: dict[str, Any] | None = None
+    """What its checkpoints say about the data."""
+
+    def on_fit_start(self) -> None:
+        """As for all, but that a mean over a sequence is taken where the whole sequence is.
+
+        Raises:
+            ValueError: if the points of clouds shall be spread.
+        """
+        if self.point_ranks > 1:
+            raise ValueError("point_ranks is for fields on points, classes need 1")
+        super().on_fit_start()
+
+    def save(self, folder: Path) -> None:
+        """Write the classifier, and what is known about its data."""
+        self.net.save_pretrained(folder, self.info)
+
+    def errors(self, batch: Data) -> Tensor:
+        """Cross-entropy of each sequence `[B]`."""
+        return cross_entropy(self._logits(batch), batch.label)
+
+    def measures(self, batch: Data) -> tuple[Tensor, ...]:
+        """Cross-entropy, and 1 for each sequence of which another class is thought."""
+        logits = self._logits(batch)
+        return cross_entropy(logits, batch.label), 1 - accuracy(logits, batch.label)
+
+    def random_batch(self, points: int, clouds: int) -> Data:
+        """Sequences of random tokens."""
+        ptr = torch.linspace(0, points, clouds + 1, device=self.device).long()
+        at = torch.arange(points, device=self.device) - ptr[:-1].repeat_interleave(ptr.diff())
+        halves = ptr.diff() // 2
+        pair = torch.stack([halves, ptr.diff() - halves], dim=1)
+        return Data(
+            token=torch.randint(self.net.num_tokens, (points, 1), device=self.device),
+            pos=(at % self.net.max_length).unsqueeze(1).float(),
+            ptr=ptr,
+            label=torch.randint(self.net.num_classes, (clouds, 1), device=self.device),
+            lengths=pair if self.net.pair else None,
+        )
+
+    def _logits(self, batch: Data) -> Tensor:
+        logits: Tensor = self.net(batch.token, batch.pos, batch.ptr, batch.get("lengths"))
+        return logits

@@ -11,9 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from flare_geo.files import write_aside
-
-ERRORS = ("train/rel_l2", "val/rel_l2")
-COLUMNS = ("epoch", "step", "lr", *ERRORS, "seconds")
+from flare_geo.train.module import CloudModule
 
 
 class History(Callback):
@@ -44,8 +42,9 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row."""
-        metrics = trainer.callback_metrics
-        logged = ERRORS if self.validated else ERRORS[:1]
+        assert isinstance(pl_module, CloudModule)
+        metrics, names = trainer.callback_metrics, [pl_module.train_name, *pl_module.val_names]
+        logged = names if self.validated else names[:1]
         self.rows.append(
             {
                 "epoch": trainer.current_epoch,
@@ -57,7 +56,7 @@ class History(Callback):
         )
         if trainer.is_global_zero:
             with write_aside(self.path) as aside, aside.open("w", newline="") as file:
-                table = csv.DictWriter(file, COLUMNS)
+                table = csv.DictWriter(file, ["epoch", "step", "lr", *names, "seconds"])
                 table.writeheader()
                 table.writerows(self.rows)
 
@@ -127,9 +126,9 @@ class RunProgress(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take up the errors of the epoch; in a log file, say them."""
         row = self.history.rows[-1]
-        fresh = {
-            key: f"{key.removesuffix('/rel_l2')} {row[key]:.4f}" for key in ERRORS if key in row
-        }
+        assert isinstance(pl_module, CloudModule)
+        names = (pl_module.train_name, *pl_module.val_names)
+        fresh = {key: f"{_words(key)} {row[key]:.4f}" for key in names if key in row}
         self.latest |= fresh
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 1
         every = max(1, epochs // 20)
@@ -138,7 +137,7 @@ class RunProgress(Callback):
             done = max(1, trainer.global_step - self.first_step)
             left = gone / done * (int(trainer.estimated_stepping_batches) - trainer.global_step)
             print(
-                f"epoch {epoch}/{epochs}  relative L2: {'  '.join(fresh.values())}  "
+                f"epoch {epoch}/{epochs}  {'  '.join(fresh.values())}  "
                 f"elapsed {_clock(gone)}  ETA {_clock(left)}",
                 flush=True,
             )
@@ -165,6 +164,12 @@ class RunProgress(Callback):
     @staticmethod
     def _epoch(trainer: Trainer) -> str:
         return f"{min(trainer.current_epoch + 1, trainer.max_epochs or 1)}/{trainer.max_epochs}"
+
+
+def _words(name: str) -> str:
+    """ "val/rel_l2" as "val relative L2"."""
+    split, what = name.split("/")
+    return f"{split} {what.replace('rel_l2', 'relative L2').replace('_', ' ')}"
 
 
 def _clock(seconds: float) -> str:

@@ -85,7 +85,7 @@ def test_bytes_are_counted_as_long_as_they_live():
 
 def test_nothing_is_changed_by_looking(toy):
     module = SurrogateModule(make_surrogate(small, toy), None)
-    module.surrogate.model.register_buffer("count", torch.zeros(()))
+    module.net.model.register_buffer("count", torch.zeros(()))
     before = torch.get_rng_state()
     some, more = (step_bytes(module, Largest(n, 3)) for n in (10_000, 20_000))
     assert torch.equal(torch.get_rng_state(), before)
