@@ -14,7 +14,7 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.datasets import AirfRANS
 
-from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
 
 CASES, MANIFEST = "AirfRANS.pt", "manifest.json"
 COMPONENTS = ("x", "y")
@@ -104,8 +104,8 @@ class AirfRANSDataset(PackedDataset):
         self,
         root: str | Path,
         split: str = "train",
-        transform: Callable[[Data], Data] | None = None,
-        pre_transform: Callable[[Data], Data] | None = None,
+        transform: CaseTransform | None = None,
+        pre_transform: CaseTransform | None = None,
         pre_filter: Callable[[Data], bool] | None = None,
         force_reload: bool = False,
         log: bool = True,

@@ -16,20 +16,26 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 import torch
 from filelock import FileLock
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
+from torch_geometric.transforms import BaseTransform
 
 from flare_geo.datasets.packing import Fault, pack
 from flare_geo.datasets.store import PackedStore, find_fault, write_store
 from flare_geo.transforms.base import drop_connectivity, point_fields
+from flare_geo.transforms.prediction import is_pointwise
 
 FORMAT = 2
 SOURCE = "SOURCE.json"
 logger = logging.getLogger(__name__)
+
+
+CaseTransform: TypeAlias = BaseTransform | Callable[[Data], Data]
+"""What a data set applies to a case: one of PyG or of `flare_geo.transforms`, or any function."""
 
 
 class Channel(NamedTuple):
@@ -85,8 +91,8 @@ class PackedDataset(Dataset, ABC):
         self,
         root: str | Path,
         split: str = "train",
-        transform: Callable[[Data], Data] | None = None,
-        pre_transform: Callable[[Data], Data] | None = None,
+        transform: CaseTransform | None = None,
+        pre_transform: CaseTransform | None = None,
         pre_filter: Callable[[Data], bool] | None = None,
         force_reload: bool = False,
         log: bool = True,
@@ -223,8 +229,8 @@ class PackedDataset(Dataset, ABC):
     def share(self, idx: int, rank: int, ranks: int) -> Data:
         """The points of case ``idx`` that fall to one of several ranks, without connectivity.
 
-        The ranks together have the points of ``self[idx]``, each one on one of them. Without a
-        ``transform`` the others are not read; where there is one, it is given the whole case.
+        The ranks together have the points of ``self[idx]``, each one on one of them. The others
+        are not even read, unless there is a ``transform`` that needs the whole case.
 
         Raises:
             ValueError: if there is no such rank.
@@ -232,9 +238,10 @@ class PackedDataset(Dataset, ABC):
         if not 0 <= rank < ranks:
             raise ValueError(f"rank must be 0 to {ranks - 1}, got {rank}")
         i = self.indices()[idx]
-        if self.transform is None:
+        if self.transform is None or is_pointwise(self.transform):
             most = self.num_points or max(1, int(self.store.ptr[i + 1] - self.store.ptr[i]))
-            return self._sample(i, most, (rank, ranks))
+            data = self._sample(i, most, (rank, ranks))
+            return data if self.transform is None else self.transform(data)
         data = self[idx]
         n = len(data["pos"])
         own = slice(n * rank // ranks, n * (rank + 1) // ranks)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch_geometric.data import Data
 
-from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
 from flare_geo.datasets.runs import Run, RunLists, Table, compact, own_lists, read_row
 from flare_geo.datasets.volume_parts import join_parts
 
@@ -74,8 +74,8 @@ class CarDataset(PackedDataset):
         self,
         root: str | Path,
         split: str = "train",
-        transform: Callable[[Data], Data] | None = None,
-        pre_transform: Callable[[Data], Data] | None = None,
+        transform: CaseTransform | None = None,
+        pre_transform: CaseTransform | None = None,
         pre_filter: Callable[[Data], bool] | None = None,
         force_reload: bool = False,
         log: bool = True,

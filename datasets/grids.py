@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Data
 
-from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
 
 MIRROR = "vedantpuri/PDESurrogates"
 HOW_TO_GET = (
@@ -54,8 +54,8 @@ class GridDataset(PackedDataset):
         self,
         root: str | Path,
         split: str = "train",
-        transform: Callable[[Data], Data] | None = None,
-        pre_transform: Callable[[Data], Data] | None = None,
+        transform: CaseTransform | None = None,
+        pre_transform: CaseTransform | None = None,
         pre_filter: Callable[[Data], bool] | None = None,
         force_reload: bool = False,
         log: bool = True,

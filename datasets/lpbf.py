@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
-from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
 from flare_geo.datasets.lpbf_format import read_lpbf, read_metadata
 
 REPOSITORY = "vedantpuri/LPBF_FLARE"
@@ -104,8 +104,8 @@ class LPBFDataset(PackedDataset):
         self,
         root: str | Path,
         split: str = "train",
-        transform: Callable[[Data], Data] | None = None,
-        pre_transform: Callable[[Data], Data] | None = None,
+        transform: CaseTransform | None = None,
+        pre_transform: CaseTransform | None = None,
         pre_filter: Callable[[Data], bool] | None = None,
         force_reload: bool = False,
         log: bool = True,

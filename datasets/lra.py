@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch_geometric.data import Data
 
-from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
 
 RELEASE = "https://storage.googleapis.com/long-range-arena/lra_release.gz"
 CHANNELS: dict[str, tuple[Channel, ...]] = {
@@ -46,8 +46,8 @@ class SequenceDataset(PackedDataset):
         self,
         root: str | Path,
         split: str = "train",
-        transform: Callable[[Data], Data] | None = None,
-        pre_transform: Callable[[Data], Data] | None = None,
+        transform: CaseTransform | None = None,
+        pre_transform: CaseTransform | None = None,
         pre_filter: Callable[[Data], bool] | None = None,
         force_reload: bool = False,
         log: bool = True,

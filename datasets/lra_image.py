@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch_geometric.data import Data
 
+from flare_geo.datasets.base import CaseTransform
 from flare_geo.datasets.lra import RELEASE, SequenceDataset, make_case
 
 GREYS = tuple(str(grey) for grey in range(256))
@@ -138,8 +139,8 @@ class PathfinderDataset(SequenceDataset):
         self,
         root: str | Path,
         split: str = "train",
-        transform: Callable[[Data], Data] | None = None,
-        pre_transform: Callable[[Data], Data] | None = None,
+        transform: CaseTransform | None = None,
+        pre_transform: CaseTransform | None = None,
         pre_filter: Callable[[Data], bool] | None = None,
         force_reload: bool = False,
         log: bool = True,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
 
 NUM_CASES, NUM_TEST = 889, 189
 NUM_RAW_POINTS = 3682
@@ -130,8 +130,8 @@ class ShapeNetCarDataset(PackedDataset):
         self,
         root: str | Path,
         split: str = "train",
-        transform: Callable[[Data], Data] | None = None,
-        pre_transform: Callable[[Data], Data] | None = None,
+        transform: CaseTransform | None = None,
+        pre_transform: CaseTransform | None = None,
         pre_filter: Callable[[Data], bool] | None = None,
         force_reload: bool = False,
         log: bool = True,

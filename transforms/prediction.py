@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch_geometric.transforms import BaseTransform, Compose
 
 from flare_geo.transforms.assemble_features import AssembleFeatures
@@ -35,7 +37,7 @@ def for_prediction(transform: BaseTransform) -> Compose:
     return Compose(kept)
 
 
-def is_pointwise(transform: BaseTransform) -> bool:
+def is_pointwise(transform: Any) -> bool:
     """Whether what a transform makes of a point depends on that point alone.
 
     It may then be applied to some points of a cloud at a time. Such a transform leaves predictions

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
-import torch
 from torch import Tensor, nn
 
 from flare_geo.nn.block import FlareBlock
-from flare_geo.nn.flare_conv import RMS_EPS_OF, FlareConv, Queries
+from flare_geo.nn.flare_conv import RMS_EPS_OF, Queries
 from flare_geo.nn.mixers import make_mixer
 from flare_geo.nn.mlp import FourierFeatures, Init, ResidualMLP, reset_linears
 from flare_geo.nn.model import BlockModel
@@ -181,38 +180,6 @@ class Flare(BlockModel):
         """Norm and head: `[N, C]` to `[N, out_channels]`."""
         y: Tensor = self.head(self.norm(h))
         return y
-
-    def compile(self, *, dynamic: bool | None = True, **options: Any) -> None:
-        """Make the blocks faster, in place, for clouds of any number and size.
-
-        On a CPU, for float32 and widths that they take, by the C++ kernels of `flare_geo.ops.cpp`:
-        compiled once on a machine, in some ten seconds. Otherwise by `torch.compile`, which gets
-        the options; the blocks share one compilation, and embedding and head, a small part of the
-        work, stay as they are. Weights and `state_dict` do not change.
-
-        Raises:
-            RuntimeError: if there is no compiler; says what to do.
-        """
-        if not options and self._takes_cpp():
-            from flare_geo.ops import cpp
-
-            cpp.library()
-            for module in self.blocks.modules():
-                if isinstance(module, (FlareConv, ResidualMLP)):
-                    module.backend = "cpp"
-            return
-        for block in self.blocks:
-            block.compile(dynamic=dynamic, **options)
-
-    def _takes_cpp(self) -> bool:
-        weight = self.head.lin_out.weight
-        if weight.device.type != "cpu" or weight.dtype != torch.float32:
-            return False
-        from flare_geo.ops import cpp
-
-        convs = [block.conv for block in self.blocks if isinstance(block, FlareBlock)]
-        widths = {conv.q.shape[-1] if isinstance(conv, FlareConv) else 0 for conv in convs}
-        return widths <= set(cpp.WIDTHS) and not torch.is_autocast_enabled("cpu")
 
     @classmethod
     def from_official(

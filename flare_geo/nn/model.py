@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from flare_geo.nn.compile import compile_blocks
 from flare_geo.nn.mixer import layout_of
 from flare_geo.ops import Layout
 
@@ -75,3 +76,13 @@ class BlockModel(PointModel):
             else:
                 h = block(h, layout, pos=x)
         return self.end(h)
+
+    def compile(self, *, dynamic: bool | None = True, **options: Any) -> None:
+        """Make the blocks faster, in place, see :func:`flare_geo.nn.compile.compile_blocks`.
+
+        Embedding and head, a small part of the work, stay as they are.
+
+        Raises:
+            RuntimeError: if there is no compiler; says what to do.
+        """
+        compile_blocks(self.blocks, dynamic=dynamic, **options)

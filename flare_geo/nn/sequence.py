@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from flare_geo.nn.block import FlareBlock
 from flare_geo.nn.checkpoint import load_weights, read_checkpoint, write_checkpoint
+from flare_geo.nn.compile import compile_blocks
 from flare_geo.nn.mixers import make_mixer
 from flare_geo.nn.mlp import Init, ResidualMLP, reset_linears
 from flare_geo.nn.norm import Norm, make_norm
@@ -154,6 +155,10 @@ class SequenceClassifier(nn.Module):
             mean = torch.cat([a, b, a * b, a - b], dim=-1)
         logits: Tensor = self.head(mean)
         return logits
+
+    def compile(self, *, dynamic: bool | None = True, **options: Any) -> None:
+        """Make the blocks faster, in place, see :func:`flare_geo.nn.compile.compile_blocks`."""
+        compile_blocks(self.blocks, dynamic=dynamic, **options)
 
     def _documents(
         self, token: Tensor, pos: Tensor, ptr: Tensor | Layout | None, lengths: Tensor | None

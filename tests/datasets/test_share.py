@@ -24,7 +24,8 @@ def rows_of(*cases):
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize(
-    "options", [{}, {"num_points": 30}, {"transform": UnitBox([0, 0], [2, 2])}]
+    "options",
+    [{}, {"num_points": 30}, {"transform": UnitBox([0, 0], [2, 2])}, {"transform": UnitBox()}],
 )
 def test_ranks_have_every_point_once(root, ranks, options):
     toy = ToyDataset(root, **options)
@@ -41,9 +42,13 @@ def test_ranks_have_every_point_once(root, ranks, options):
     assert rows_of(*(part.share(1, rank, ranks) for rank in range(ranks))) == rows_of(toy[2])
 
 
+BOX = UnitBox([0, 0], [2, 2])  # pointwise: the other points are not needed
+
+
+@pytest.mark.parametrize("transform", [None, BOX])
 @pytest.mark.parametrize("num_points", [None, 30])
-def test_only_the_rows_of_the_share_are_read(root, num_points, monkeypatch):
-    toy = ToyDataset(root, num_points=num_points)
+def test_only_the_rows_of_the_share_are_read(root, num_points, transform, monkeypatch):
+    toy = ToyDataset(root, transform=transform, num_points=num_points)
     read, into = [], store.PackedStore._read_into
     monkeypatch.setattr(
         store.PackedStore,
