@@ -163,7 +163,7 @@ def plain_words(guard: StepGuard) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         line = explain(error, guard.batch)
-        if "loading state_dict for CloudModule" in str(error):
+        if "loading state_dict for" in str(error):
             what = " ".join(str(error).splitlines()[1].split())[:200]
             line = (
                 f"{guard.saver.path} is the state of another model ({what}): choose another --run, "

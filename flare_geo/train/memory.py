@@ -28,7 +28,7 @@ from flare_geo.train.data import SplitsDataModule
 from flare_geo.train.faults import LESS_MEMORY
 from flare_geo.train.module import CloudModule
 
-PROBES = (1024, 2048)  # points of the two steps, where the batch has as many
+PROBES = (1024, 2048)  # most points of the two steps; less than the batch has
 SURE = 1.25  # a run whose forecast exceeds the free memory by more than this cannot fit
 
 
@@ -144,7 +144,7 @@ def step_bytes(module: CloudModule, batch: Largest) -> int:
 
     The gradients of the module, its buffers and the random state stay as they were.
     """
-    sizes = [max(min(points, batch.points // i), batch.clouds) for i, points in zip((2, 1), PROBES)]
+    sizes = [max(min(points, batch.points // i), batch.clouds) for i, points in zip((4, 2), PROBES)]
     with torch.random.fork_rng(), torch.compiler.set_stance("force_eager"):
         buffers = [buffer.clone() for buffer in module.buffers()]
         first, second = (_peak(module, points, batch.clouds) for points in sizes)

@@ -29,6 +29,7 @@ from flare_geo.datasets import ElasticityDataset
 CONFIG = Path(__file__).parents[1] / "configs" / "elasticity.yaml"
 MODEL = {"hidden_channels": 8, "num_layers": 1, "heads": 2, "num_latents": 4}
 STARTING = 0.2  # share of the kills that come before the first step
+RESUMING = 1.5  # seconds that a life takes before it trains on
 WAIT = 300.0  # seconds after which a run that says nothing counts as hung
 
 
@@ -149,9 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if process.returncode:
             raise RuntimeError(f"the run that is left alone ended with {process.returncode}")
         for number in range(options.kills):
-            row = kill_at_random(
-                command(data, cut, options), cut, draw, starting, training / options.kills
-            )
+            longest = RESUMING + 2 * training / options.kills  # so that all kills span the run
+            row = kill_at_random(command(data, cut, options), cut, draw, starting, longest)
             record.add({"kill": number + 1, **row})
         process = start(command(data, cut, options))
         process.communicate(timeout=WAIT)

@@ -162,7 +162,7 @@ def test_a_bad_step_changes_nothing_and_names_its_case(
     end = SurrogateModule.on_train_batch_end
 
     def look(self, outputs, batch, i):
-        seen.append((batch.name[0], self.surrogate.model.lin.weight.detach().clone()))
+        seen.append((batch.name[0], self.net.model.lin.weight.detach().clone()))
         state = self.trainer.optimizers[0].state.values()
         moments.append([{k: v.clone() for k, v in each.items()} for each in state])
         return end(self, outputs, batch, i)
