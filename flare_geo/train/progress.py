@@ -167,7 +167,7 @@ class RunProgress(Callback):
 
 
 def _words(name: str) -> str:
-    """ "val/rel_l2" as "val relative L2"."""
+    """As in "val relative L2", of "val/rel_l2"."""
     split, what = name.split("/")
     return f"{split} {what.replace('rel_l2', 'relative L2').replace('_', ' ')}"
 

@@ -172,7 +172,7 @@ def test_ragged_batches_reach_the_loss_cloud_by_cloud(toy):
 
 def test_an_own_model_is_saved_and_loaded(toy, tmp_path):
     run = train(toy, tmp_path / "run", **{**options, "model": Mine}, epochs=1)
-    with pytest.raises(ValueError, match=r"class 'Mine', which is not one of .*Flare.*: pass model="):
+    with pytest.raises(ValueError, match=r"class 'Mine', which is not one of .*: pass model="):
         Surrogate.from_pretrained(run / "last")
     surrogate = Surrogate.from_pretrained(run / "last", model=Mine(2, 1))
     assert surrogate.predict(toy[0]).pred.shape == (40, 1)
