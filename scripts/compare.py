@@ -104,10 +104,12 @@ def train(run: Run, config: Path, epochs: int | None) -> None:
     if kept.is_file() and (run.folder / "last" / "config.json").is_file():
         return
     command = [sys.executable, "-m", "flare_geo.cli", *run.command(config, epochs)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
-    said = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, **how) as process:
+        assert process.stdout is not None
+        said = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)  # wait() would not tell the memory
+        process.returncode = os.waitstatus_to_exitcode(status)
     if status:
         raise SystemExit(f"{' '.join(command)} failed: {said.strip().splitlines()[-1:]}")
     with write_aside(kept) as aside:
@@ -122,9 +124,8 @@ def evaluate(run: Run) -> float:
     return float(summary["rel_l2"]["mean"])
 
 
-def time_steps(runs: Sequence[Run], seconds: float) -> dict[str, float]:
+def time_steps(runs: Sequence[Run], spec: dict[str, Any], seconds: float) -> dict[str, float]:
     """Median seconds of a training step of each, forward, backward and optimiser, in turns."""
-    spec = yaml.safe_load(CONFIG.read_text())["data"]
     steps = {run.name: _step(run, spec) for run in runs}
     found: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
@@ -223,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     errors = {run: evaluate(run) for run in runs}
     first = [run for run in runs if run.seed == options.seeds[0]]
-    times = time_steps(first, options.seconds)
+    times = time_steps(first, spec, options.seconds)
     rows = []
     for run in first:
         own = [other for other in runs if other.name == run.name]
