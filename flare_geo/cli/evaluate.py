@@ -237,7 +237,7 @@ def _print(
         f"{summary['dataset']}{generated}: {summary['cases']} cases of split {summary['split']}, "
         f"{', '.join(summary['channels'])}"
     )
-    width = max(8, *(len(str(row["case"])) for row in table[:rows]))
+    width = max([8, *(len(str(row["case"])) for row in table[:rows])])
     head = f"{'case':{width}}  {'points':>8}  {'rel. L2':>9}  {'rel. L1':>9}  "
     print(head + f"{f'max{unit}':>12}  {'R2':>8}")
     for row in table[:rows]:
