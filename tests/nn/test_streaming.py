@@ -57,6 +57,20 @@ def test_chunks_change_nothing(chunk_size, backend, dtype, bound):
     assert float((y - whole).norm() / whole.norm()) <= bound
 
 
+@pytest.mark.parametrize("chunk_size", CHUNKS)
+def test_chunks_change_nothing_for_triton(chunk_size):
+    """As above; under Triton's interpreter where there is no GPU, so one block of one head."""
+    pytest.importorskip("triton")
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = Flare(3, 2, 8, 1, 1, 5, init="default", backend="triton").eval().to(device)
+    x, ptr = torch.rand(N, 3, device=device), torch.tensor(PTR, device=device)
+    with torch.no_grad():
+        whole = model(x, ptr)
+    y = in_chunks(model, x, ptr, chunk_size)
+    assert float((y - whole).norm() / whole.norm()) <= 1e-6
+
+
 @pytest.mark.parametrize(
     "options", [{"qk_norm": True}, {"norm": "rms"}, {"kv_layers": -1}, {"num_frequencies": 2}]
 )
