@@ -3,9 +3,13 @@
     python scripts/bench/stream.py --out stream.json --points 2000000 5000000 10000000
 
 For each size a packed store of one cloud of random points is written, and `flare-geo predict` run
-on it in a process of its own, features between blocks in a file (`--spill`). Its resident memory is
-read from /proc ten times a second; the seconds are those of the whole process. Also fitted: the
-exponent of time over points, of the wall clock and of the seconds that the cores worked.
+on it in a process of its own, features between blocks in a file (`--spill`). Its largest resident
+memory is that which the system tells (VmHWM in /proc); the seconds are those of the whole process.
+Also fitted: the exponent of time over points, of the wall clock and of the seconds that the cores
+worked.
+
+A chunk is of 200,000 points so that its arrays, 51 MB each, are mapped one by one: below 32 MB they
+lie in glibc's heap, whose holes add some 100 MB that come and go.
 """
 
 import argparse
@@ -47,10 +51,10 @@ def make_store(path: Path, points: int) -> None:
 
 
 def resident_bytes(process: int) -> int:
-    """Resident memory of a process, 0 once it has gone."""
+    """Largest resident memory of a process so far, 0 once it has gone."""
     try:
         words = Path(f"/proc/{process}/status").read_text().split()
-        return int(words[words.index("VmRSS:") + 1]) * 1024
+        return int(words[words.index("VmHWM:") + 1]) * 1024
     except (OSError, ValueError):
         return 0
 
@@ -88,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--points", type=int, nargs="+", default=[2_000_000, 5_000_000, 10_000_000])
-    parser.add_argument("--chunk_size", type=int, default=100_000)
+    parser.add_argument("--chunk_size", type=int, default=200_000)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--heads", type=int, default=8)
