@@ -167,7 +167,7 @@ def table(result: dict[str, Any]) -> str:
         f"{config['num_points']} random points each; seeds {', '.join(map(str, config['seeds']))}.",
         "Relative L2 on all points of the test cells: mean, and largest less smallest, over the "
         "seeds. Rows with a capital are whole models in the skeleton of their own papers, of width "
-        "32 and 2 layers; the others stand in FLARE's.",
+        "32 and 2 layers; the others stand in FLARE's, which is given Fourier features here.",
         "Small, short runs of small models: they rank speed of learning on a laptop's budget, not "
         "what the papers report.",
         "",
