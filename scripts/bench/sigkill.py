@@ -29,7 +29,6 @@ from flare_geo.datasets import ElasticityDataset
 CONFIG = Path(__file__).parents[1] / "configs" / "elasticity.yaml"
 MODEL = {"hidden_channels": 8, "num_layers": 1, "heads": 2, "num_latents": 4}
 STARTING = 0.2  # share of the kills that come before the first step
-RESUMING = 1.5  # seconds that a life takes before it trains on
 WAIT = 300.0  # seconds after which a run that says nothing counts as hung
 
 
@@ -149,14 +148,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         training = time.monotonic() - begun - starting
         if process.returncode:
             raise RuntimeError(f"the run that is left alone ended with {process.returncode}")
+        steps = int(_rows(whole / "metrics.csv")[-1]["step"])
         for number in range(options.kills):
-            longest = RESUMING + 2 * training / options.kills  # so that all kills span the run
-            row = kill_at_random(command(data, cut, options), cut, draw, starting, longest)
+            left = (1 - steps_saved(cut) / steps) * training / (options.kills - number)
+            row = kill_at_random(command(data, cut, options), cut, draw, starting, 1.5 * left)
             record.add({"kill": number + 1, **row})
         process = start(command(data, cut, options))
         process.communicate(timeout=WAIT)
         unlike = [f"status {process.returncode}"] if process.returncode else differences(whole, cut)
-        steps = int(_rows(whole / "metrics.csv")[-1]["step"])
         saved = [row["step_saved"] for row in record.rows]
         per_epoch = steps // options.epochs
         within = sum(step is not None and step % per_epoch > 0 for step in saved)
