@@ -4,8 +4,9 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,6 +58,8 @@ def predict_file_in_pieces(
     """
     if path.suffix.lower() not in IN_PIECES or out.suffix.lower() != path.suffix.lower():
         raise NotInPieces(f"only {' and '.join(IN_PIECES)} go from file to file of the same kind")
+    if not surrogate.is_pointwise:
+        raise NotInPieces("the transform of the inputs needs all points at once")
     recipe, given = surrogate.recipe, given or {}
     with PieceFile(path) as file:
         points = file.num_points
@@ -71,33 +74,28 @@ def predict_file_in_pieces(
                 pieces,
                 path.name,
             )
-            widths = {
-                name: field.shape[1]
-                for name, field in surrogate.fields_of(
-                    torch.empty(0, len(surrogate.outputs)), file
-                ).items()
-            }
-            starts = dict(zip(widths, np.cumsum([0, *widths.values()]).tolist(), strict=False))
-
-            def rows(name: str, at: slice) -> np.ndarray:  # type: ignore[type-arg]
-                first = starts[name]
-                return kept.read(at)[:, first : first + widths[name]].numpy()
-
-            file.write(out, widths, rows, pieces.chunk_size)
+            nothing = torch.empty(0, len(surrogate.outputs))
+            widths = {name: f.shape[1] for name, f in surrogate.fields_of(nothing, file).items()}
+            ends = np.cumsum([0, *widths.values()]).tolist()
+            columns = {name: slice(*at) for name, at in zip(widths, pairwise(ends), strict=True)}
+            file.write(
+                out,
+                widths,
+                lambda name, at: kept.read(at)[:, columns[name]].numpy(),
+                pieces.chunk_size,
+            )
             print(f"{path.name}: {', '.join(widths)} on {points:,} points: {out}")
-            errors = {name: RunningErrors() for name in widths}
+            errors = {label: RunningErrors() for label in surrogate.fields_of(nothing)}
             for at in _cuts(points, pieces.chunk_size):
                 truth = truth_of_pieces(file, recipe, at)
                 if truth is None:
                     break
-                for name, running in errors.items():
-                    columns = slice(starts[name], starts[name] + widths[name])
-                    running.add(kept.read(at)[:, columns], truth[:, columns])
+                pred = kept.read(at)
+                for running, own in zip(errors.values(), columns.values(), strict=True):
+                    running.add(pred[:, own], truth[:, own])
         finally:
             kept.close()
-    for name, running in errors.items():
-        if running.count:
-            say_errors(name, running.result())
+    say_errors(errors)
 
 
 def predict_store(surrogate: Surrogate, path: Path, out: Path, pieces: Pieces) -> None:
@@ -143,12 +141,21 @@ def predict_store(surrogate: Surrogate, path: Path, out: Path, pieces: Pieces) -
     print(f"{path.name}: pred on {int(store.ptr[-1]):,} points of {len(store)} cases: {out}")
 
 
-def say_errors(label: str, error: dict[str, float]) -> None:
-    """One line with the errors of a field."""
-    print(
-        f"  {label}: relative L2 {error['rel_l2']:.5f}, relative L1 {error['rel_l1']:.5f}, "
-        f"largest error {error['max_error']:.5g}, R2 {error['r2']:.5f}"
-    )
+def say_errors(errors: Mapping[str, RunningErrors]) -> None:
+    """A line with the errors of each field; none where there is no truth, or one with gaps."""
+    if not all(running.count and running.is_finite for running in errors.values()):
+        return
+    for label, running in errors.items():
+        error = running.result()
+        if running.truth_is_zero:
+            print(
+                f"  {label}: the truth is zero everywhere, largest error {error['max_error']:.5g}"
+            )
+            continue
+        print(
+            f"  {label}: relative L2 {error['rel_l2']:.5f}, relative L1 {error['rel_l1']:.5f}, "
+            f"largest error {error['max_error']:.5g}, R2 {error['r2']:.5f}"
+        )
 
 
 class Progress:

@@ -5,11 +5,10 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from flare_geo.cli.evaluate import METRICS, choose_device, coefficients
+from flare_geo.cli.evaluate import choose_device, coefficients
 from flare_geo.cli.pieces import (
     STORE,
     Pieces,
@@ -27,6 +26,7 @@ from flare_geo.mesh import (
     truth_of_mesh,
     write_mesh,
 )
+from flare_geo.metrics import RunningErrors
 from flare_geo.nn import Surrogate
 
 NO_FIELDS = (".stl", ".obj", ".ply")
@@ -248,17 +248,13 @@ def _predict_folder(
 
 
 def _print_errors(surrogate: Surrogate, pred: Tensor, truth: Tensor | None) -> None:
-    if truth is None or not torch.isfinite(truth).all():
+    if truth is None:
         return
     right = surrogate.fields_of(truth)
+    errors = {label: RunningErrors() for label in right}
     for label, field in surrogate.fields_of(pred).items():
-        error = {name: float(metric(field, right[label])) for name, metric in METRICS.items()}
-        if not right[label].any():
-            print(
-                f"  {label}: the truth is zero everywhere, largest error {error['max_error']:.5g}"
-            )
-            continue
-        say_errors(label, error)
+        errors[label].add(field, right[label])
+    say_errors(errors)
 
 
 def _print_forces(surrogate: Surrogate, case: Data, pred: Tensor, truth: Tensor | None) -> None:

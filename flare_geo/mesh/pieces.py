@@ -116,8 +116,11 @@ class PieceFile:
             chunk_size: Rows at a time.
 
         Raises:
+            ValueError: there is a point array of such a name already.
             OSError: the disk is full, or an array is too long for a file of this kind.
         """
+        for name in widths.keys() & self.point_data.keys():
+            raise ValueError(f"{self.path} has a point array '{name}' already: rename or remove it")
         tags = {
             name: f'\n        <DataArray type="Float32" Name="{escape(name)}" '
             f'NumberOfComponents="{width}" format='

@@ -39,6 +39,16 @@ class RunningErrors:
         self.largest = max(self.largest, float(error.abs().max()))
         self.count += len(target)
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all targets were finite numbers."""
+        return self.count == 0 or bool(torch.isfinite(self.sums["size1"]))
+
+    @property
+    def truth_is_zero(self) -> bool:
+        """Whether all targets were zero: there are no relative errors then."""
+        return self.count > 0 and not self.sums["size1"]
+
     def result(self) -> dict[str, float]:
         """`rel_l2`, `rel_l1`, `max_error` and `r2`, as the functions of these names give them.
 

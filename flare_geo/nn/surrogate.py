@@ -2,7 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -57,6 +58,12 @@ def _vector(channels: Sequence[Field]) -> tuple[str, int]:
         if stem and joint in ("_", " ") and names == [f"{stem}{joint}{end}" for end in ends]:
             return stem, len(ends)
     return channels[0].name, 1
+
+
+def _offsets(data: Data, x: Tensor) -> Tensor:
+    """`[B+1]` of the clouds of a batch; of a `Data`, one cloud."""
+    ptr: Tensor | None = data.get("ptr")
+    return torch.tensor([0, len(x)]) if ptr is None else ptr
 
 
 class Surrogate(nn.Module):
@@ -269,6 +276,14 @@ class Surrogate(nn.Module):
         return for_prediction(from_config(config)) if config else None
 
     @property
+    def is_pointwise(self) -> bool:
+        """Whether the inputs of a point of a mesh, transformed, depend on that point alone."""
+        from flare_geo.transforms import is_pointwise
+
+        transform = self._transform
+        return transform is None or is_pointwise(transform)
+
+    @property
     def recipe(self) -> dict[str, Any]:
         """How a mesh becomes a case; see :mod:`flare_geo.mesh.case`."""
         fields = [channel.field for channel in self.inputs]
@@ -305,10 +320,9 @@ class Surrogate(nn.Module):
             >>> surrogate.answer(Data(pos=torch.rand(7, 2)), states).pred.shape
             torch.Size([7, 1])
         """
-        x, ptr = self.assemble(data), data.get("ptr")
-        ends = torch.tensor([0, len(x)]) if ptr is None else ptr
+        x = self.assemble(data)
         size = max(1, len(x)) if chunk_size is None else chunk_size
-        return self._stream(x.__getitem__, None, ends, size, None, progress)
+        return self._stream(x.__getitem__, None, _offsets(data, x), size, None, progress)
 
     @torch.no_grad()
     def answer(self, data: Data, states: "States") -> Data:
@@ -322,13 +336,10 @@ class Surrogate(nn.Module):
 
         x, ptr = self.assemble(data), data.get("ptr")
         self._check_finite(x)
-        device, training = self.input_scaler.mean.device, self.training
-        self.eval()
-        try:
+        device = self.input_scaler.mean.device
+        with self._evaluating():
             z = self.input_scaler(x.to(device))
             y = answer(self._cut_model(), z, states, None if ptr is None else ptr.to(device))
-        finally:
-            self.train(training)
         result = data.clone().cpu()
         result.pred = self.output_scaler.inverse(y).cpu()
         return result
@@ -359,10 +370,8 @@ class Surrogate(nn.Module):
         Warns:
             UserWarning: as :meth:`predict`, at the end.
         """
-        from flare_geo.transforms import is_pointwise
-
         transform = self._transform
-        if transform is not None and not is_pointwise(transform):
+        if not self.is_pointwise:
             raise ValueError(
                 f"the transform {transform} of the inputs needs the whole mesh at once"
             )
@@ -390,15 +399,11 @@ class Surrogate(nn.Module):
         x, ptr = self.assemble(data), data.get("ptr")
         if chunk_size is None:
             self._check_finite(x)
-            training = self.training
-            self.eval()
-            try:
+            with self._evaluating():
                 pred = self._predict(x.to(device), None if ptr is None else ptr.to(device)).cpu()
-            finally:
-                self.train(training)
         else:
             pred = torch.empty(len(x), len(self.outputs), dtype=x.dtype)
-            ends = torch.tensor([0, len(x)]) if ptr is None else ptr
+            ends = _offsets(data, x)
             self._stream(x.__getitem__, pred.__setitem__, ends, chunk_size, None, progress)
         result = data.clone().cpu()
         result.pred = pred
@@ -429,9 +434,7 @@ class Surrogate(nn.Module):
             if write is not None:
                 write(at, self.output_scaler.inverse(y).cpu())
 
-        training = self.training
-        self.eval()
-        try:
+        with self._evaluating():
             return stream(
                 model,
                 scaled,
@@ -441,6 +444,14 @@ class Surrogate(nn.Module):
                 features=features,
                 progress=progress,
             )
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Inside, the surrogate is in evaluation mode; then in the one that it was in."""
+        training = self.training
+        self.eval()
+        try:
+            yield
         finally:
             self.train(training)
 

@@ -152,6 +152,32 @@ def test_what_needs_the_whole_mesh_gets_it(run, tmp_path, capsys):
     assert (tmp_path / "ball_predicted.vtp").is_file()
 
 
+def test_a_transform_of_whole_clouds_gets_them(tmp_path, capsys):
+    surrogate_for(tmp_path / "balls", tmp_path / "run", transform=UnitBox())
+    write_mesh(ball(7), tmp_path / "ball.vtp")
+    whole, parts = tmp_path / "whole.vtp", tmp_path / "parts.vtp"
+    predict(tmp_path / "run", tmp_path / "ball.vtp", "-o", whole, capsys=capsys)
+    cut = ["-o", parts, "--chunk_size", "20"]
+    said = predict(tmp_path / "run", tmp_path / "ball.vtp", *cut, capsys=capsys)
+    assert "ball.vtp is read whole: the transform of the inputs needs all points" in said.err
+    a, b = (pv.read(path)["stress [MPa]"] for path in (whole, parts))
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_in_chunks_too_no_array_is_there_twice_and_a_zero_truth_is_said(run, tmp_path, capsys):
+    mesh = ball(7)
+    mesh["stress"] = np.zeros(mesh.n_points)
+    write_mesh(mesh, tmp_path / "zero.vtp")
+    said = predict(run, tmp_path / "zero.vtp", "--chunk_size", "20", capsys=capsys)
+    assert "  stress [MPa]: the truth is zero everywhere, largest error" in said.out
+    assert "  U: relative L2" in said.out
+    mesh["U predicted"] = mesh["U"]
+    write_mesh(mesh, tmp_path / "twice.vtp")
+    wrong = predict(run, tmp_path / "twice.vtp", "--chunk_size", "20", status=1, capsys=capsys)
+    assert "has a point array 'U predicted' already" in wrong.err.splitlines()[-1]
+    assert not (tmp_path / "twice_predicted.vtp").exists()
+
+
 def test_a_packed_store_is_predicted_from_file_to_file(run, tmp_path, capsys):
     data = MeshFolderDataset(
         tmp_path / "balls",
