@@ -11,10 +11,9 @@ from typing import Any, ClassVar
 from zipfile import BadZipFile
 
 import torch
-from torch_geometric.data import Data
-from torch_geometric.datasets import AirfRANS
 
 from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
+from flare_geo.pyg import AirfRANS, Data
 
 CASES, MANIFEST = "AirfRANS.pt", "manifest.json"
 COMPONENTS = ("x", "y")

@@ -21,11 +21,10 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 import torch
 from filelock import FileLock
 from torch import Tensor
-from torch_geometric.data import Data, Dataset
-from torch_geometric.transforms import BaseTransform
 
 from flare_geo.datasets.packing import Fault, pack
 from flare_geo.datasets.store import PackedStore, find_fault, write_store
+from flare_geo.pyg import BaseTransform, Data, Dataset
 from flare_geo.transforms.base import drop_connectivity, point_fields
 from flare_geo.transforms.prediction import is_pointwise
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch_geometric.data import Data
 
 from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
 from flare_geo.datasets.runs import Run, RunLists, Table, compact, own_lists, read_row
 from flare_geo.datasets.volume_parts import join_parts
+from flare_geo.pyg import Data
 
 logger = logging.getLogger(__name__)
 AXES = ("x", "y", "z")

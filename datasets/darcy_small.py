@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
 from flare_geo.datasets.download import RemoteFile, fetch
 from flare_geo.datasets.grids import grid_face, square_points
 from flare_geo.datasets.mat import Rows
+from flare_geo.pyg import Data
 
 COMMIT = "93d3f0633e048c915004cd782cb339acf06e1157"
 BASE_URL = (

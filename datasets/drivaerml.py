@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch_geometric.data import Data
 
 from flare_geo.datasets.base import Channel
 from flare_geo.datasets.car_surface import CarDataset
 from flare_geo.datasets.npz import read_npz
 from flare_geo.datasets.runs import RunLists, Table, run_lists
+from flare_geo.pyg import Data
 
 NUM_RUNS = 500
 MORPHS = (

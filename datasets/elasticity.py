@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch_geometric.data import Data
 
 from flare_geo.datasets.base import Channel, PackedDataset
 from flare_geo.datasets.grids import HOW_TO_GET, download_archive, load_npy
+from flare_geo.pyg import Data
 
 FILES = tuple(f"Random_UnitCell_{key}_10.npy" for key in ("XY", "sigma", "rr"))
 NUM_POINTS, NUM_ANGLES = 972, 42

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch_geometric.data import Data
 
 from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
+from flare_geo.pyg import Data
 
 MIRROR = "vedantpuri/PDESurrogates"
 HOW_TO_GET = (

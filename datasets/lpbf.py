@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch_geometric.data import Data
 
 from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
 from flare_geo.datasets.lpbf_format import read_lpbf, read_metadata
+from flare_geo.pyg import Data
 
 REPOSITORY = "vedantpuri/LPBF_FLARE"
 LICENCE = "MIT by its card; geometry: Fusion 360 Gallery, NON-COMMERCIAL RESEARCH ONLY"

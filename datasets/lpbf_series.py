@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
 from flare_geo.datasets.lpbf import POSITION, TARGETS, expand_targets, find_cases, stack_targets
 from flare_geo.datasets.lpbf_format import read_lpbf, read_metadata
+from flare_geo.pyg import Data
 
 SAME_PLACE = 1e-3  # mm; nodes nearer than this are one
 BUILT = Channel("built", "1", "1 where the node was there before this step, else 0")

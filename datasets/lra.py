@@ -10,9 +10,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch_geometric.data import Data
 
 from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
+from flare_geo.pyg import Data
 
 RELEASE = "https://storage.googleapis.com/long-range-arena/lra_release.gz"
 CHANNELS: dict[str, tuple[Channel, ...]] = {

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch_geometric.data import Data
 
 from flare_geo.datasets.base import CaseTransform
 from flare_geo.datasets.lra import RELEASE, SequenceDataset, make_case
+from flare_geo.pyg import Data
 
 GREYS = tuple(str(grey) for grey in range(256))
 SIDE, RECORD = 32, 1 + 3 * 32 * 32  # of CIFAR-10: a label, then a plane for each colour

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from torch_geometric.data import Data
 
 from flare_geo.datasets.lra import RELEASE, Line, SequenceDataset, lines_of, make_case
+from flare_geo.pyg import Data
 
 TOKENS = (*"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]")
 CODES = {token.encode(): code for code, token in enumerate(TOKENS)} | {b"(": None, b")": None}

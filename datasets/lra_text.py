@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch_geometric.data import Data
 
 from flare_geo.datasets.base import Channel
 from flare_geo.datasets.lra import CHANNELS, RELEASE, Line, SequenceDataset, lines_of, make_case
+from flare_geo.pyg import Data
 
 BYTES = tuple(repr(bytes([code]))[2:-1] for code in range(256))
 NEW = {"train": "train", "val": "eval", "test": "test"}  # in the names of the files

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
 from flare_geo.datasets.case_lists import SPLITS, divide, read_splits, read_table
+from flare_geo.pyg import Data
 
 AXES = ("x", "y", "z")
 GEOMETRY = ("normal", "area")

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch_geometric.data import Data
 
 from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
 from flare_geo.datasets.grids import HOW_TO_GET, download_archive, grid_face, square_points
 from flare_geo.datasets.mat import MatFile, Rows
+from flare_geo.pyg import Data
 
 FILE = "NavierStokes_V1e-5_N1200_T20.mat"
 SIDE, PAST, FUTURE = 64, 10, 10

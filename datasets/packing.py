@@ -19,10 +19,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch_geometric.data import Data
 from tqdm import tqdm
 
 from flare_geo.datasets.store import BLOCK_BYTES, PackedStore, case_bytes, join_stores, write_block
+from flare_geo.pyg import Data
 
 BLOCK_SECONDS = 5.0
 

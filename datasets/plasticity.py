@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch_geometric.data import Data
 
 from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
 from flare_geo.datasets.grids import (
@@ -18,6 +17,7 @@ from flare_geo.datasets.grids import (
     grid_face,
 )
 from flare_geo.datasets.mat import MatFile, Rows
+from flare_geo.pyg import Data
 
 FILE = "plas_N987_T20.mat"
 SHAPE, STEPS = (101, 31), 20

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
+from flare_geo.pyg import Data
 
 NUM_CASES, NUM_TEST = 889, 189
 NUM_RAW_POINTS = 3682

@@ -34,9 +34,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch_geometric.data import Data
 
 from flare_geo.files import write_aside
+from flare_geo.pyg import Data
 
 SHUFFLE_ABOVE = 2**16
 """Clouds of more points than this are shuffled."""

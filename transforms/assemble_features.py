@@ -7,8 +7,8 @@ from typing import Protocol, Self
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
+from flare_geo.pyg import Data
 from flare_geo.transforms.base import Transform, clouds, listing, positions
 from flare_geo.transforms.channels import Columns
 

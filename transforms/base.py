@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
-from torch_geometric.transforms import BaseTransform
+
+from flare_geo.pyg import BaseTransform, Data
 
 NOT_PER_POINT = ("face", "cells", "edge_index", "edge_attr", "ptr", "unit_box", "rotation")
 

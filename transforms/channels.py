@@ -6,8 +6,8 @@ import re
 from typing import NamedTuple, Self
 
 from torch import Tensor
-from torch_geometric.data import Data
 
+from flare_geo.pyg import Data
 from flare_geo.transforms.base import listing
 
 

@@ -7,8 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from torch_geometric.transforms import BaseTransform, Compose
-
+from flare_geo.pyg import BaseTransform, Compose
 from flare_geo.transforms.assemble_features import AssembleFeatures
 from flare_geo.transforms.base import Transform
 from flare_geo.transforms.curvature import Curvature

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch_geometric.data import Data
 
+from flare_geo.pyg import Data
 from flare_geo.transforms.base import Transform, positions, whole_number
 from flare_geo.transforms.channels import Columns
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch_geometric.data import Data
 
+from flare_geo.pyg import Data
 from flare_geo.transforms.base import Transform, clouds, positions, triangles, whole_number
 from flare_geo.transforms.sample_surface import twice_area_vectors
 

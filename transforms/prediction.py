@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch_geometric.transforms import BaseTransform, Compose
-
+from flare_geo.pyg import BaseTransform, Compose
 from flare_geo.transforms.assemble_features import AssembleFeatures
 from flare_geo.transforms.fourier_features import FourierFeatures
 from flare_geo.transforms.rotate import Rotate

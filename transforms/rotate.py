@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
+from flare_geo.pyg import Data
 from flare_geo.transforms.base import Transform, clouds, listing, positions, whole_number
 from flare_geo.transforms.case_generator import case_generator
 from flare_geo.transforms.channels import Columns

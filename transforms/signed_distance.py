@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch_geometric.data import Data
 
+from flare_geo.pyg import Data
 from flare_geo.transforms.base import Transform, clouds, positions, triangles
 
 PAIRS = 2**18  # of points and triangles treated at once: 2 MB an array, which stays in the cache

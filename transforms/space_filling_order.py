@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
-from torch_geometric.utils import scatter
 
+from flare_geo.pyg import Data, scatter
 from flare_geo.transforms.base import Transform, clouds, point_fields, positions
 
 CURVES = ("hilbert", "morton")

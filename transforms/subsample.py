@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch_geometric.data import Data
 
+from flare_geo.pyg import Data
 from flare_geo.transforms.base import (
     Transform,
     drop_connectivity,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from torch_geometric.data import Data
-from torch_geometric.transforms import BaseTransform, Compose
-
+from flare_geo.pyg import BaseTransform, Compose, Data
 from flare_geo.transforms.base import Transform
 
 

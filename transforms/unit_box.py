@@ -8,9 +8,8 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
-from torch_geometric.utils import scatter
 
+from flare_geo.pyg import Data, scatter
 from flare_geo.transforms.base import Transform, clouds, positions
 
 

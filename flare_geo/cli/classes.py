@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch_geometric.data import Batch
 
 from flare_geo.cli.run import source_of
 from flare_geo.datasets import SequenceDataset
@@ -14,6 +13,7 @@ from flare_geo.files import write_aside
 from flare_geo.metrics import cross_entropy
 from flare_geo.nn import SequenceClassifier
 from flare_geo.provenance import provenance
+from flare_geo.pyg import Batch
 
 BATCH = 32
 

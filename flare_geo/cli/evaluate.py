@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 from tqdm import tqdm
 
 from flare_geo.cli.classes import evaluate_classes
@@ -34,6 +33,7 @@ from flare_geo.metrics import (
 )
 from flare_geo.nn import Surrogate
 from flare_geo.provenance import provenance
+from flare_geo.pyg import Data
 
 METRICS = {
     "rel_l2": relative_l2,

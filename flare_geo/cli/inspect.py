@@ -6,7 +6,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 from flare_geo.cli.evaluate import choose_device
 from flare_geo.cli.run import Which, open_checkpoint, open_data, source_of
@@ -22,6 +21,7 @@ from flare_geo.ops.spectrum import (
     mixing_spectrum,
 )
 from flare_geo.provenance import provenance
+from flare_geo.pyg import Data
 from flare_geo.viz.camera import VIEWS
 from flare_geo.viz.latents import plot_eigenmodes, plot_latents
 from flare_geo.viz.spectra import plot_spectra

@@ -104,10 +104,9 @@ def predict_store(surrogate: Surrogate, path: Path, out: Path, pieces: Pieces) -
     Raises:
         ValueError: the store has not the inputs of the surrogate.
     """
-    from torch_geometric.data import Data
-
     from flare_geo.datasets.result import write_predictions
     from flare_geo.datasets.store import PackedStore
+    from flare_geo.pyg import Data
 
     if out.suffix != STORE:
         raise ValueError(f"{out}: the prediction on a packed store is one too: write {STORE}")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
-from torch_geometric.data import Data
 
 from flare_geo.cli.evaluate import choose_device, coefficients
 from flare_geo.cli.pieces import (
@@ -28,6 +27,7 @@ from flare_geo.mesh import (
 )
 from flare_geo.metrics import RunningErrors
 from flare_geo.nn import Surrogate
+from flare_geo.pyg import Data
 
 NO_FIELDS = (".stl", ".obj", ".ply")
 

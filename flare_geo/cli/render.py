@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from torch_geometric.data import Data
-
 from flare_geo.cli.evaluate import case_errors, choose_cases, choose_device
 from flare_geo.cli.run import Which, open_checkpoint, open_data, options_suffix, source_of
+from flare_geo.pyg import Data
 from flare_geo.viz import Comparison, plot_comparison_grid, write_comparison_html
 
 

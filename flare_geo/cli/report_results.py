@@ -1,12 +1,12 @@
 """What a report says of the errors of a run: tables, cases, forces."""
 
 import numpy as np
-from torch_geometric.data import Data
 
 from flare_geo.cli.evaluate import choose_cases, coefficients, ranked
 from flare_geo.cli.findings import Findings
 from flare_geo.cli.page_html import Html, element, figure_or_reason, folded, joined, table
 from flare_geo.cli.wording import figures, percent
+from flare_geo.pyg import Data
 from flare_geo.viz.compare import plot_comparison
 from flare_geo.viz.plots import plot_error_against_size, plot_error_histogram, plot_parity
 

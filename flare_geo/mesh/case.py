@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 from flare_geo.mesh.fields import float_tensor, to_numpy
 from flare_geo.mesh.vtk import as_mesh, from_pyvista, is_surface, surface_geometry
+from flare_geo.pyg import Data
 
 if TYPE_CHECKING:
     import pyvista as pv

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch_geometric.data import Data
 
 from flare_geo.mesh.fields import At, place, to_numpy
 from flare_geo.mesh.vtk import (
@@ -16,6 +15,7 @@ from flare_geo.mesh.vtk import (
     from_pyvista,
     import_pyvista,
 )
+from flare_geo.pyg import Data
 
 if TYPE_CHECKING:
     import meshio

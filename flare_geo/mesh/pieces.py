@@ -18,7 +18,6 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch_geometric.data import Data
 
 from flare_geo.files import write_aside
 from flare_geo.mesh.case import Recipe
@@ -37,6 +36,7 @@ from flare_geo.mesh.vtk_bytes import (
     write_compressed,
     write_plain,
 )
+from flare_geo.pyg import Data
 
 ZLIB = "vtkZLibDataCompressor"
 KINDS = {"Float": "f", "Int": "i", "UInt": "u"}

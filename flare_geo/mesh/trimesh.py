@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch_geometric.data import Data
 
 from flare_geo.mesh.fields import At, float_tensor, pick, place, to_numpy
 from flare_geo.mesh.polygons import polygon_geometry, unit
 from flare_geo.mesh.vtk import checked_face, checked_points
+from flare_geo.pyg import Data
 
 if TYPE_CHECKING:
     import trimesh

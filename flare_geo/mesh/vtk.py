@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch_geometric.data import Data
 
 from flare_geo.mesh.fields import At, float_tensor, pick, place, to_numpy
 from flare_geo.mesh.polygons import cell_centres, point_geometry, polygon_geometry, unit
 from flare_geo.mesh.quiet import vtk_messages
+from flare_geo.pyg import Data
 
 if TYPE_CHECKING:
     import pyvista as pv

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Data
 
 from flare_geo.nn.anchor import AnchorUPT
 from flare_geo.nn.checkpoint import load_weights, read_checkpoint, write_checkpoint
@@ -22,6 +21,7 @@ from flare_geo.nn.perceiver_io import PerceiverIO
 from flare_geo.nn.scaler import Scaler
 from flare_geo.nn.transolver import Transolver
 from flare_geo.nn.upt import UPT
+from flare_geo.pyg import Data
 
 if TYPE_CHECKING:
     from flare_geo.nn.streaming import States

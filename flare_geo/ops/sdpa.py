@@ -74,8 +74,10 @@ def _encode_in_graph(
     lowest = scores.new_full((layout.num_clouds, *scores.shape[1:]), -torch.inf)
     largest = lowest.scatter_reduce(0, cloud, scores.detach(), "amax")  # [B, H, M]
     weights = (scores - largest.gather(0, cloud)).exp()
-    total = segment_sum(weights, layout)  # at least 1, unless a cloud has no points
-    z = sum_outer(weights, v, layout) / total.clamp(min=1).unsqueeze(-1)
+    total = segment_sum(weights, layout)  # at least 1, unless a cloud has no points: then 0
+    # The bound must not be 1: one point gives just that, and the derivative of clamp at its bound
+    # is 1 in torch 2.13 and 0 in torch 2.15.
+    z = sum_outer(weights, v, layout) / total.clamp(min=0.5).unsqueeze(-1)
     return z.to(v.dtype), largest + total.log()
 
 

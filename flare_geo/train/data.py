@@ -12,11 +12,11 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torch_geometric.data import Batch, Data
 
 from flare_geo.datasets import PackedDataset
 from flare_geo.nn import Scaler, Surrogate
 from flare_geo.nn.surrogate import Field
+from flare_geo.pyg import Batch, Data
 from flare_geo.train.batches import BatchPlan, Place, Take, check_budget
 from flare_geo.train.resume import ResumableLoader
 from flare_geo.transforms import AssembleFeatures

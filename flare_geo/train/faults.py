@@ -14,10 +14,10 @@ import torch.distributed as dist
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.optim import Optimizer
-from torch_geometric.data import Batch
 
 from flare_geo.files import write_aside
 from flare_geo.provenance import provenance
+from flare_geo.pyg import Batch
 from flare_geo.train.checkpoint import SaveState
 from flare_geo.train.module import CloudModule
 

@@ -13,11 +13,11 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch_geometric.data import Batch, Data
 
 from flare_geo.distributed import shard_points, sum_across
 from flare_geo.metrics import accuracy, cross_entropy, relative_l2
 from flare_geo.nn import SequenceClassifier, Surrogate
+from flare_geo.pyg import Batch, Data
 
 
 class CloudModule(LightningModule):

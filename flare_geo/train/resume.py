@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torch_geometric.data import Batch
+
+from flare_geo.pyg import Batch
 
 GRACE = 120  # seconds that a loading process stays for the end of a step
 

@@ -24,8 +24,6 @@ def run(model, sizes, whole):
     return y, *torch.autograd.grad(y.square().sum(), list(model.parameters()))
 
 
-# dynamo asks hidden inputs for their gradient
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "blocks"])
 def test_new_sizes_do_not_compile_again(whole):
     eager = Flare(2, 1, 16, 2, 2, 8)

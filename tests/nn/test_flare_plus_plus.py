@@ -180,8 +180,6 @@ def test_mixed_precision():
     assert half(x.bfloat16(), PTR).isfinite().all()
 
 
-# dynamo asks hidden inputs for their gradient
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("options", [{}, {"backend": "eager"}])
 def test_compile(options):
     if not options and shutil.which("g++") is None:

@@ -73,8 +73,6 @@ def test_a_batch_without_clouds_or_points(name):
         assert mixer(torch.randn(0, C).double(), ptr=ptr).shape == (0, C)
 
 
-# dynamo asks hidden inputs for their gradient
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @every
 def test_compiled(name):
     check_compiles(

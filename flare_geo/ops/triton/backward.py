@@ -20,7 +20,7 @@ from flare_geo.ops.triton import launch
 from flare_geo.ops.triton.clouds import find_tile, load_rows, num_tiles, store_rows
 from flare_geo.ops.triton.merge import sum_tiles
 from flare_geo.ops.triton.points_backward import points_bwd_kernel
-from flare_geo.ops.triton.precision import dot, input_precision
+from flare_geo.ops.triton.precision import FMA, dot, input_precision
 
 
 @triton.jit(do_not_specialize=["num_clouds", "size"])
@@ -122,6 +122,7 @@ def latents_backward(
             PRECISION=input_precision(q.dtype),
             num_warps=block.num_warps,
             num_stages=block.num_stages,
+            **FMA,
         )
     return sum_tiles(parts, ptr, size, z=z)
 
@@ -196,6 +197,7 @@ def points_backward(
             PRECISION=input_precision(q.dtype),
             num_warps=block.num_warps,
             num_stages=block.num_stages,
+            **FMA,
         )
     dq, _ = sum_tiles(parts, ptr, size, factor=scale)  # [B, H, M, D]
     if q.ndim == 3:

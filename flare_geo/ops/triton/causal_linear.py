@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from flare_geo.ops.triton.clouds import find_tile, num_tiles
-from flare_geo.ops.triton.precision import dot, input_precision
+from flare_geo.ops.triton.precision import FMA, dot, input_precision
 
 
 @triton.jit
@@ -198,14 +198,15 @@ def causal_linear(
     tiles = num_tiles(points, clouds, span)
     states = torch.empty(tiles, heads, width, outputs, dtype=torch.float32, device=q.device)
     strides = [s for x in (q, k, v) for s in x.stride()[:2]]
-    common = {"D": width, "E": outputs, "PRECISION": input_precision(q.dtype), "num_warps": warps}
+    common = {"D": width, "E": outputs, "PRECISION": input_precision(q.dtype)}
+    common |= {"num_warps": warps, **FMA}
     with torch.cuda.device_of(q):  # type: ignore[no-untyped-call]
         causal_linear_state_fwd_kernel[(tiles * heads, parts)](
             *(k, v, states, ptr, clouds, span, heads), *strides[2:], **common, **sizes
         )
         size = heads * width * outputs
         causal_linear_prefix_fwd_kernel[(clouds * triton.cdiv(size, 256),)](
-            states, ptr, span, size, BLOCK=256, REVERSE=reverse
+            states, ptr, span, size, BLOCK=256, REVERSE=reverse, **FMA
         )
         causal_linear_fwd_kernel[(tiles * heads, parts)](
             *(q, k, v, states, y, ptr, clouds, span, heads, scale, *strides),

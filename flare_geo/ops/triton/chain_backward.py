@@ -23,7 +23,17 @@ import triton.language as tl
 from torch import Tensor
 
 from flare_geo.ops.triton.chain_forward import activation_and_slope, linear
-from flare_geo.ops.triton.precision import dot, input_precision
+from flare_geo.ops.triton.precision import FMA, dot, input_precision
+
+
+@triton.jit
+def has_sums(start, C: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """`[C, C]`: whether the program that is at tile `start` has sums of dW of earlier tiles.
+
+    Blocks are compared, as the interpreter makes integers of a condition that it broadcasts, and
+    from Triton 3.9 on takes no integers for a mask.
+    """
+    return tl.full([C, C], start, tl.int64) >= tl.num_programs(0) * BLOCK
 
 
 @triton.jit
@@ -37,7 +47,6 @@ def chain_bwd_tile(  # type: ignore[no-untyped-def]
     p_db,
     start,
     N,
-    more,  # whether the program has sums of dW already
     again,  # whether dx holds the sum of the chains before
     L: tl.constexpr,
     C: tl.constexpr,
@@ -55,6 +64,7 @@ def chain_bwd_tile(  # type: ignore[no-untyped-def]
     o_w = o_c[:, None] * C + o_c[None, :]
     o_tile = tl.arange(0, BLOCK)[:, None] * C + o_c[None, :]
     m_n = (start + tl.arange(0, BLOCK) < N)[:, None]
+    m_sum = has_sums(start, C, BLOCK)
     dtype: tl.constexpr = p_w.dtype.element_ty
     b_x = tl.load(p_x + start * C + o_tile, mask=m_n, other=0.0)
     b_dy = tl.load(p_dy + start * C + o_tile, mask=m_n, other=0.0)
@@ -73,7 +83,7 @@ def chain_bwd_tile(  # type: ignore[no-untyped-def]
     b_d = b_dy.to(tl.float32)
     for i in tl.static_range(L):
         p_sum = p_dw + (L - 1 - i) * C * C + o_w
-        b_sum = tl.load(p_sum, mask=(o_w >= 0) & more, other=0.0)
+        b_sum = tl.load(p_sum, mask=m_sum, other=0.0)
         if i == 0:  # noqa: SIM108
             b_e = b_d
         else:
@@ -83,8 +93,7 @@ def chain_bwd_tile(  # type: ignore[no-untyped-def]
         tl.store(p_db + (L - 1 - i) * C + o_c, tl.sum(b_e, 0))
         b_w = tl.load(p_w + (L - 1 - i) * C * C + o_w)  # [out, in]
         b_d += dot(b_o, b_w, PRECISION)
-    m_sum = m_n & again
-    b_d += tl.load(p_dx + start * C + o_tile, mask=m_sum, other=0.0).to(tl.float32)
+    b_d += tl.load(p_dx + start * C + o_tile, mask=m_n & again, other=0.0).to(tl.float32)
     tl.store(p_dx + start * C + o_tile, b_d.to(p_dx.dtype.element_ty), mask=m_n)
 
 
@@ -120,7 +129,6 @@ def chain_bwd_kernel(  # type: ignore[no-untyped-def]
                 p_db + (start // BLOCK * G + g) * L * C,
                 start,
                 N,
-                start >= tl.num_programs(0) * BLOCK,
                 g > 0,
                 L,
                 C,
@@ -181,7 +189,7 @@ def chain_bwd_wide_kernel(  # type: ignore[no-untyped-def]
 
             b_d = tl.load(p_dyg + start * C + o_tile, mask=m_n, other=0.0).to(tl.float32)
             p_dbg = p_db + (start // BLOCK * G + g) * L * C
-            more = start >= tl.num_programs(0) * BLOCK
+            m_sum = has_sums(start, C, BLOCK)
             for i in range(L):
                 j = L - 1 - i
                 # The last layer has no activation: its slope was never written, and is one.
@@ -190,7 +198,7 @@ def chain_bwd_wide_kernel(  # type: ignore[no-untyped-def]
                 b_o = b_e.to(dtype)
                 b_in = tl.load(p_hs + j * BLOCK * C)
                 p_sum = p_dw + (part + j * C) * C + o_w
-                b_sum = tl.load(p_sum, mask=(o_w >= 0) & more, other=0.0)
+                b_sum = tl.load(p_sum, mask=m_sum, other=0.0)
                 tl.store(p_sum, b_sum + dot(tl.trans(b_o), b_in, PRECISION))
                 tl.store(p_dbg + j * C + o_c, tl.sum(b_e, 0))
                 b_w = tl.load(p_wg + j * C * C + o_w)  # [out, in]
@@ -261,5 +269,6 @@ def launch_backward(
             PRECISION=dots,
             num_warps=num_warps,
             num_stages=1,
+            **FMA,
         )
     return dx, dw.sum(0), db.sum(0)

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from flare_geo.ops.triton.precision import dot, input_precision
+from flare_geo.ops.triton.precision import FMA, dot, input_precision
 
 # gelu_tanh(u) = u sigmoid(t) with t = u (A + B u^2)
 _A = tl.constexpr(2 * math.sqrt(2 / math.pi))
@@ -129,5 +129,6 @@ def launch_forward(x: Tensor, weight: Tensor, bias: Tensor, act: str) -> Tensor:
             PRECISION=dots,
             num_warps=num_warps,
             num_stages=2,
+            **FMA,
         )
     return y

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flare_geo.ops.triton import launch
 from flare_geo.ops.triton.clouds import find_tile, load_rows, num_tiles, store_rows
-from flare_geo.ops.triton.precision import dot, exp2_factor, input_precision, negative
+from flare_geo.ops.triton.precision import FMA, dot, exp2_factor, input_precision, negative
 
 
 @triton.jit(do_not_specialize=["num_clouds", "size"])
@@ -136,5 +136,6 @@ def decode(q: Tensor, k: Tensor, z: Tensor, ptr: Tensor, scale: float) -> tuple[
             PRECISION=input_precision(q.dtype),
             num_warps=block.num_warps,
             num_stages=block.num_stages,
+            **FMA,
         )
     return y, r

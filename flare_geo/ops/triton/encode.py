@@ -13,7 +13,7 @@ from torch import Tensor
 from flare_geo.ops.triton import launch
 from flare_geo.ops.triton.clouds import find_tile, load_rows, num_tiles, store_rows
 from flare_geo.ops.triton.merge import merge_tiles
-from flare_geo.ops.triton.precision import dot, exp2_factor, input_precision, negative
+from flare_geo.ops.triton.precision import FMA, dot, exp2_factor, input_precision, negative
 
 
 @triton.jit(do_not_specialize=["num_clouds", "size"])
@@ -133,5 +133,6 @@ def encode(q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, scale: float) -> tuple[
             PRECISION=input_precision(q.dtype),
             num_warps=block.num_warps,
             num_stages=block.num_stages,
+            **FMA,
         )
     return merge_tiles(parts, part_lse, ptr, size, v.dtype)

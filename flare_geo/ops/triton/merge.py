@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from flare_geo.ops.triton import launch
+from flare_geo.ops.triton.precision import FMA
 
 _LN2 = tl.constexpr(0.6931471805599453)
 
@@ -165,4 +166,5 @@ def _launch(
         BLOCK_M=block_m,
         BLOCK_D=block_d,
         num_warps=4,
+        **FMA,
     )

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from flare_geo.ops.triton.causal_linear import span_of
 from flare_geo.ops.triton.clouds import num_tiles
-from flare_geo.ops.triton.precision import input_precision
+from flare_geo.ops.triton.precision import FMA, input_precision
 from flare_geo.ops.triton.triple_kernels import (
     triple_contract_kernel,
     triple_merge_fwd_kernel,
@@ -78,10 +78,11 @@ def triple_state(a: Tensor, b: Tensor, c: Tensor, ptr: Tensor, mean: bool) -> Te
             D=width,
             **sizes,
             **operands(a.dtype),
+            **FMA,
         )
         size = heads * width**3
         triple_merge_fwd_kernel[(clouds * triton.cdiv(size, 256),)](
-            partial, state, ptr, span, size, BLOCK=256, MEAN=mean
+            partial, state, ptr, span, size, BLOCK=256, MEAN=mean, **FMA
         )
     return state
 
@@ -153,6 +154,7 @@ def _contract(
             D=width,
             **sizes,
             **operands(a.dtype),
+            **FMA,
             MEAN=mean,
             OUTER=outputs[0] is not None,
             MIDDLE=outputs[1] is not None,

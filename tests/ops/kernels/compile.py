@@ -21,6 +21,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from flare_geo.ops.triton.precision import FMA
+
 HERE = Path(__file__).parent
 
 
@@ -46,7 +48,7 @@ def compile_variant(variant: Variant, cc: int) -> dict[str, Any]:
         (i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if signature[n].startswith("*")
     }
     source = ASTSource(variant.kernel, signature, variant.constants, attrs=aligned)
-    options = {"num_warps": variant.num_warps, "num_stages": variant.num_stages}
+    options = {"num_warps": variant.num_warps, "num_stages": variant.num_stages, **FMA}
     compiled = triton.compile(source, target=GPUTarget("cuda", cc, 32), options=options)
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
