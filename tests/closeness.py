@@ -7,7 +7,6 @@ on the library, on the number of threads, and in a matrix product on the other r
 compared only where the same calls are made on the same shapes with as many threads.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -69,11 +68,6 @@ def close(
         finite = want[want.isfinite()]
         size = max(usual, float(finite.abs().max()) if finite.numel() else 0.0)
         error = float(off.max()) / max(size, 1e-300)
-        if log := os.environ.get("CLOSELOG"):
-            own = float(finite.abs().max()) if finite.numel() else 0.0
-            test = os.environ["PYTEST_CURRENT_TEST"]
-            with open(log, "a") as f:
-                f.write(f"{error/limit:.3f} {limit:.1e} {own/max(size, 1e-300):.1e} {name} {dtype} {test}\n")
         assert error <= limit, (
             f"{name} is off by {error:.1e} of {size:.1e}; rounding of {terms} terms in {dtype} "
             f"explains {limit:.1e}"

@@ -163,5 +163,7 @@ def test_memory_does_not_grow_with_points_beyond_the_keys():
     done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
     spectrum_bytes, vector_bytes = map(int, done.stdout.split())
     assert resource.getpagesize() <= 65536  # the resolution of the numbers above
-    assert spectrum_bytes < 64e6  # seven times what it takes; all scores would be 205 MB, N x N 320 GB
+    assert (
+        spectrum_bytes < 64e6
+    )  # seven times what it takes; all scores would be 205 MB, N x N 320 GB
     assert vector_bytes < 64e6 + 200_000 * 4 * 8
