@@ -302,7 +302,8 @@ def test_stream(bench, tmp_path):
     assert bench("stream").main(["--out", str(out), *options]) == 0
     result = json.loads(out.read_text())
     assert [row["points"] for row in result["rows"]] == [300, 3000]
-    assert all(2e8 < row["peak_resident_bytes"] < 2e9 for row in result["rows"])
+    # Bytes, of a process that has loaded torch: builds of it differ by a factor of several.
+    assert all(5e7 < row["peak_resident_bytes"] < 2e10 for row in result["rows"])
     assert all(row["core_seconds"] > 0 for row in result["rows"])
     assert bench("figures").main([str(tmp_path)]) == 0
     assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"

@@ -39,7 +39,7 @@ def test_one_command_makes_the_table(compare, tmp_path, capsys):
         assert row["parameters"] == sum(p.numel() for p in surrogate.model.parameters())
         assert row["rel_l2"] > 0
         assert row["step_seconds"] > 0
-        assert row["peak_resident_bytes"] > 1e8
+        assert row["peak_resident_bytes"] > 5e7
     text = (tmp_path / "out" / "elasticity.md").read_text()
     assert "(generated data)" in text
     assert "Not here: `transolver_conv2d`, needs a grid" in text

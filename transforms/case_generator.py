@@ -10,8 +10,8 @@ import torch
 def case_generator(seed: int | None, name: object = "") -> torch.Generator | None:
     """A generator that depends on the seed and the name of a case, and on nothing else.
 
-    The same case then draws the same numbers on every access, in any DataLoader worker, on any
-    machine, and whatever the order of the cases.
+    The same case then draws the same numbers on every access, in any DataLoader worker and whatever
+    the order of the cases; another processor or version of torch may round some differently.
 
     Args:
         seed: None gives None: torch's global generator, other numbers on every access.

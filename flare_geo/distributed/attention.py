@@ -127,5 +127,5 @@ def gather(x: Tensor, group: dist.ProcessGroup | None) -> list[Tensor]:
 
 
 def add_up(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """The sum over the ranks, in their order: the same bits on all."""
+    """The sum over the ranks, in their order: the same bits on all that have one kind of device."""
     return torch.stack(gather(x, group)).sum(dim=0)

@@ -2,9 +2,10 @@
 
     python scripts/bench/sigkill.py --out scripts/bench/results/sigkill.json
 
-One run is left alone. Its twin is killed again and again, some time after it began to train or
+One run is left alone. Its twin is killed again and again, somewhere in an epoch that is drawn or
 while it starts, and every time each checkpoint on the disk has to be readable or absent. In the end
-the weights (best and last) and the table of errors have to be the same to the bit.
+the weights (best and last) and the table of errors have to be the same to the bit: on one CPU, with
+the same versions and as many threads.
 """
 
 import argparse
@@ -98,28 +99,52 @@ def steps_saved(run: Path) -> int:
     return int(torch.load(path, weights_only=True)["global_step"]) if path.is_file() else 0
 
 
+def epochs_done(run: Path) -> int:
+    """The epochs in the table of the run."""
+    path = run / "metrics.csv"
+    return max(0, path.read_bytes().count(b"\n") - 1) if path.is_file() else 0
+
+
 def kill_at_random(
-    arguments: Sequence[str], run: Path, draw: random.Random, starting: float, training: float
+    arguments: Sequence[str],
+    run: Path,
+    draw: random.Random,
+    *,
+    starting: float,
+    epoch: int,
+    seconds: float,
 ) -> Row:
-    """One life of the run: when it was killed and what it left."""
+    """One life of the run: when it was killed and what it left.
+
+    Args:
+        arguments: its command.
+        run: its folder.
+        draw: of the moment.
+        starting: seconds until it trains; a share of the kills lies within.
+        epoch: after so many the others are killed.
+        seconds: that an epoch takes; they are killed within the next.
+    """
     early = draw.random() < STARTING
-    delay = draw.uniform(0, starting if early else training)
+    delay = draw.uniform(0, starting if early else seconds)
     begun = time.monotonic()
     if early:
         process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
     else:
         process = start(arguments)
+        while epochs_done(run) < epoch and process.poll() is None:
+            time.sleep(0.001)
     time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=WAIT)
+    killed = process.returncode == -signal.SIGKILL
     row: Row = {
-        "killed": "starting" if early else "training",
+        "killed": ("starting" if early else "training") if killed else "ended before",
         "seconds_after": round(delay, 3),
         "seconds_alive": round(time.monotonic() - begun, 3),
         "step_saved": steps_saved(run) if not (broken := faults_on_disk(run)) else None,
         "half_written": len(list(run.glob("**/.*-*"))) if run.is_dir() else 0,
     }
-    if process.returncode != -signal.SIGKILL:
+    if process.returncode not in (0, -signal.SIGKILL):
         row["failed"] = f"ended before the kill with status {process.returncode}"
     if broken:
         row["failed"] = "; ".join(broken)
@@ -150,8 +175,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise RuntimeError(f"the run that is left alone ended with {process.returncode}")
         steps = int(_rows(whole / "metrics.csv")[-1]["step"])
         for number in range(options.kills):
-            left = (1 - steps_saved(cut) / steps) * training / (options.kills - number)
-            row = kill_at_random(command(data, cut, options), cut, draw, starting, 1.5 * left)
+            share = options.epochs / options.kills  # of the epochs, one kill in each
+            epoch = int(share * (number + 0.7 * draw.random()))
+            words, seconds = command(data, cut, options), training / options.epochs
+            moment = {"starting": starting, "epoch": epoch, "seconds": seconds}
+            row = kill_at_random(words, cut, draw, **moment)
             record.add({"kill": number + 1, **row})
         process = start(command(data, cut, options))
         process.communicate(timeout=WAIT)

@@ -204,9 +204,10 @@ def test_files_have_the_official_form(root):
 def test_samples_depend_on_seed_and_index_only(root, tmp_path):
     fewer = generate_elasticity(tmp_path / "fewer", 2, seed=3, workers=1, log=False)
     other = generate_elasticity(tmp_path / "other", 1, seed=4, workers=1, log=False)
-    for key in ("XY", "sigma", "rr"):
-        np.testing.assert_array_equal(load(fewer, key), load(root, key)[..., :2])
-        np.testing.assert_array_equal(sample(5, seed=3)[key], load(root, key)[..., 5])
+    for key in ("XY", "sigma", "rr"):  # solved in two processes and in one: alike but for rounding
+        near = {"rtol": 0, "atol": 1e-9 * np.abs(load(root, key)).max()}
+        np.testing.assert_allclose(load(fewer, key), load(root, key)[..., :2], **near)
+        np.testing.assert_allclose(sample(5, seed=3)[key], load(root, key)[..., 5], **near)
     np.testing.assert_array_equal(load(fewer, "theta"), load(root, "theta")[:2])
     assert not np.array_equal(load(other, "theta")[0], load(fewer, "theta")[0])
 

@@ -94,7 +94,8 @@ def test_blocks_of_points_give_the_same(monkeypatch):
     ball = ellipsoid(4, 6)
     whole = influence(ball.centre, ball, own=True)
     monkeypatch.setattr(panel, "PAIRS", 5 * len(ball.area))
-    np.testing.assert_array_equal(influence(ball.centre, ball, own=True), whole)
+    parts = influence(ball.centre, ball, own=True)
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-13 * np.abs(whole).max())
 
 
 # Bodies with a known flow

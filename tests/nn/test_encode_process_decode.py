@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from closeness import close
 from golden import check, load, renamed
 
 from flare_geo.distributed import share_of
@@ -172,10 +173,10 @@ def test_streamed_and_answered_anywhere(name):
         whole = model(x, ptr)
     y = torch.empty_like(whole)
     states = stream(model, x.__getitem__, y.__setitem__, ptr, chunk_size=50)
-    assert torch.allclose(y, whole, atol=1e-5)
+    close(y, whole, terms=179, roundings=16)
     some = torch.tensor([3, 250, 299])
     there = answer(model, x[some], states, torch.tensor([0, 1, 1, 1, 3]))
-    assert torch.allclose(there, whole[some], atol=1e-5)
+    close(there, whole[some], terms=179, roundings=16)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -198,7 +199,7 @@ def test_spread_over_two_ranks(name):
                 states.append(merge(*parts))
             h = [block.decode(part, states, own) for part, (_, own) in zip(h, shares, strict=True)]
     for part, (points, _) in zip(h, shares, strict=True):
-        assert torch.allclose(model.end(part), whole[points], atol=1e-12)
+        close(model.end(part), whole[points], terms=25, roundings=32)
 
 
 @pytest.mark.parametrize("name", PICKED)
@@ -227,7 +228,7 @@ def test_answers_at_any_points(name):
         whole = model(x, ptr)
         some, some_ptr = torch.tensor([3, 7, 49]), torch.tensor([0, 2, 2, 3])
         there = model(x, ptr, queries=x[some, :width], queries_ptr=some_ptr)
-        assert torch.allclose(there, whole[some], atol=1e-12)
+        close(there, whole[some], terms=30, roundings=32)
         state = model.encode(x, ptr)
         portions = [
             model.decode(state, x[at, :width], at_ptr)
@@ -236,7 +237,7 @@ def test_answers_at_any_points(name):
                 (slice(30, 50), torch.tensor([0, 0, 0, 20])),
             )
         ]
-    assert torch.allclose(torch.cat(portions), whole, atol=1e-12)
+    close(torch.cat(portions), whole, terms=30, roundings=32)
     with pytest.raises(ValueError, match="queries_ptr must name the 3 clouds encoded, got 2"):
         model(x, ptr, queries=x[:, :width], queries_ptr=torch.tensor([0, 20, 50]))
 
@@ -301,7 +302,8 @@ def test_rotated_scores_depend_on_differences_of_positions():
         turned = [rotate(x, pos, frequencies.double()) for x in (q, k)]
         return torch.einsum("nhd,mhd->hnm", *turned)
 
-    assert torch.allclose(scores(pos), scores(pos + torch.randn(3).double()), atol=1e-12)
+    moved = scores(pos + torch.randn(3).double())
+    close(moved, scores(pos), terms=14, roundings=80)  # of angles to 30
     assert not torch.allclose(scores(pos), scores(2 * pos), atol=1e-1)
 
 

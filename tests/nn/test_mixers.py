@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from closeness import close
 
 from flare_geo.nn import MIXERS, Flare, SumMixer, Surrogate, Transolver, mixers
 from flare_geo.nn.mixers import make_mixer
@@ -105,7 +106,7 @@ def test_models_stream(skeleton, name):
     y = torch.empty(len(x), 2, dtype=torch.float64)
     stream(model, x.__getitem__, y.__setitem__, ptr, chunk_size=13)
     with torch.no_grad():
-        torch.testing.assert_close(y, model(x, ptr), rtol=1e-10, atol=1e-12)
+        close(y, model(x, ptr), terms=max(SIZES), roundings=64)  # two blocks of the longest mixer
 
 
 def test_the_table_is_true():
@@ -158,10 +159,13 @@ def test_kernels_of_linear_attention(kernel):
     q, k, v = (f(x).view(12, HEADS, -1) for f in (mixer.lin_q, mixer.lin_k, mixer.lin_v))
     weights = torch.einsum("nhf,mhf->nmh", mixer.features(q, False), mixer.features(k, True))
     sums = weights.sum(1, keepdim=True)
-    for divide, below in (("weights", sums + 1e-6 * torch.where(sums < 0, -1, 1)), ("points", 12)):
+    sums = sums + 1e-6 * torch.where(sums < 0, -1, 1)
+    for divide, below in (("weights", sums), ("points", torch.full_like(sums, 12))):
         mixer.divide = divide
         expected = mixer.lin_out(torch.einsum("nmh,mhd->nhd", weights / below, v).flatten(1))
-        torch.testing.assert_close(mixer(x), expected, rtol=1e-9, atol=1e-9)
+        # Weights of either sign may nearly cancel: what is divided by their sum grows with them.
+        grown = float((weights.abs().sum(1, keepdim=True) / below.abs()).max().detach())
+        close(mixer(x), expected, terms=12, roundings=8 * max(grown, 1))
 
 
 def test_weights_that_cancel_do_not_divide_by_zero():

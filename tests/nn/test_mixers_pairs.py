@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from closeness import close
 from golden import check, in_flare, load, renamed
 from torch import nn
 
@@ -100,7 +101,7 @@ def test_the_state_space_model_is_a_recurrence():
     for g in range(13):
         h = decay[:, g] * h + x[:, g]
         expected.append(h)
-    assert torch.allclose(scan(decay, x), torch.stack(expected, 1), atol=1e-6)
+    close(scan(decay, x), torch.stack(expected, 1), terms=13)
 
 
 def test_the_state_space_model_goes_both_ways():
@@ -128,11 +129,11 @@ def test_the_scan_is_the_recurrence():
         expected.append(torch.stack(rows))
     expected = torch.cat([expected[0], expected[1].flip(0)], dim=-1)
     whole, half = make_layout(None, 300, u.device), make_layout(None, 50, u.device)
-    assert torch.allclose(mixer._averages(u, whole), expected, rtol=0, atol=1e-12)
+    close(mixer._averages(u, whole), expected, terms=300)
     clipped = EMAGatedAttention(6, clip=True).double()
     clipped.load_state_dict(mixer.state_dict())
     short = clipped._averages(u[:50], half)
-    assert torch.allclose(short, mixer._averages(u[:50], half), atol=1e-12)
+    close(short, mixer._averages(u[:50], half), terms=50)
     assert not torch.allclose(
         clipped._averages(u, whole), expected, atol=1e-2
     )  # it no longer decays
@@ -147,8 +148,7 @@ def test_a_cloud_in_pieces_is_the_same(monkeypatch):
     monkeypatch.setattr("flare_geo.ops.third_order.PIECE", 2 * 13 * 13 * 4)
     pieces = mixer(x)
     (grad_pieces,) = torch.autograd.grad(pieces.square().sum(), x)
-    assert torch.allclose(pieces, y, atol=1e-13)
-    assert torch.allclose(grad_pieces, grad, atol=1e-13)
+    close([pieces, grad_pieces], [y, grad], terms=13 * 13)
 
 
 @pytest.mark.parametrize("name", ["softmax", "linformer", "third_order", "ema", "gnot"])

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from closeness import close
 
 from flare_geo.ops import (
     Layout,
@@ -42,7 +43,7 @@ def test_attention_is_the_formula(backend, scale):
     y = flare_attention(q, k, v, RAGGED, scale=scale, backend=backend)
     for start, end in zip(RAGGED[:-1], RAGGED[1:]):
         s = slice(start, end)
-        torch.testing.assert_close(y[s], by_hand(q, k[s], v[s], scale), rtol=1e-12, atol=1e-12)
+        close(y[s], by_hand(q, k[s], v[s], scale), terms=19)
 
 
 @pytest.mark.parametrize("ptr", [None, RAGGED, EQUAL, torch.tensor([0, 30, 30])])
@@ -56,12 +57,12 @@ def test_backends_agree_in_value_and_gradient(ptr, own_queries):
         y = flare_attention(q, k, v, ptr, scale=0.7, backend=backend)
         z, lse = flare_encode(q, k, v, ptr, scale=0.7, backend=backend)
         y2 = flare_decode(q, k, z, ptr, scale=0.7, backend=backend)
-        torch.testing.assert_close(y, y2)
+        close(y, y2, terms=30)
         finite = torch.where(lse.isneginf(), 0, lse)
         loss = (y * weight).sum() + z.square().sum() + finite.sum()
-        results.append((y, z, lse, *torch.autograd.grad(loss, (q, k, v))))
-    for a, b in zip(*results):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+        found = (y, z, lse, *torch.autograd.grad(loss, (q, k, v)))
+        results.append(dict(zip(("y", "z", "lse", "dq", "dk", "dv"), found, strict=True)))
+    close(*results, terms=30, roundings=16)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -87,8 +88,7 @@ def test_dtypes_are_kept_and_close_to_float64(backend, dtype, ptr):
     assert y.dtype == z.dtype == dtype
     assert lse.dtype == torch.float32
     exact = flare_attention(q.double(), k.double(), v.double(), ptr, backend="reference")
-    eps = torch.finfo(dtype).eps
-    torch.testing.assert_close(y.double(), exact, rtol=8 * eps, atol=8 * eps)
+    close(y, exact, terms=30)
     y.float().square().sum().backward()
     assert all(torch.isfinite(x.grad).all() for x in (q, k, v))
 
@@ -109,8 +109,7 @@ def test_merge_of_any_cut_is_the_whole(backend):
             flare_encode(q, k[a:b], v[a:b], backend=backend) for a, b in zip(cuts[:-1], cuts[1:])
         ]
         z, lse = merge_encodings(*parts)
-        torch.testing.assert_close(z, whole[0], rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(lse, whole[1], rtol=1e-12, atol=1e-12)
+        close({"z": z, "lse": lse}, {"z": whole[0], "lse": whole[1]}, terms=30)
 
 
 def test_merge_has_exact_gradients():
@@ -120,8 +119,7 @@ def test_merge_has_exact_gradients():
     whole = torch.autograd.grad((z * weight).sum() + lse.sum(), (q, k, v))
     z, lse = merge_encodings(*(flare_encode(q, k[s], v[s]) for s in (slice(0, 4), slice(4, 30))))
     parts = torch.autograd.grad((z * weight).sum() + lse.sum(), (q, k, v))
-    for a, b in zip(whole, parts):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    close(parts, whole, terms=30, roundings=16)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

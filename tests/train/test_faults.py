@@ -116,7 +116,7 @@ def test_sigusr1_of_a_scheduler_is_one_too(toy, tmp_path, at_step, capsys):
     assert "ended by SIGUSR1" in capsys.readouterr().err
 
 
-def test_by_the_clock(toy, tmp_path, at_step):
+def test_a_state_saved_by_the_clock_goes_on_within_an_epoch(toy, tmp_path, at_step):
     def die():
         raise Killed
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from closeness import close
 from safetensors.torch import load_file
 from torch import nn
 from torch_geometric.data import Batch, Data
@@ -43,7 +44,18 @@ def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_four_clouds_are_overfitted(toy, tmp_path):
+class CentredDataset(ToyDataset):
+    """The field about the centre of the points, which a model can see and need not memorise."""
+
+    def read_case(self, key):
+        data = super().read_case(key)
+        data.y = 5 + (3 * (data.pos - data.pos.mean(0)).norm(dim=1, keepdim=True)).sin()
+        return data
+
+
+def test_four_clouds_are_overfitted(tmp_path):
+    """The mean of all leaves errors of 0.03 to 0.17; seeds and rounding end at 0.0003 to 0.0005."""
+    toy = CentredDataset(make_toy(tmp_path / "data"))
     model = partial(
         Flare, hidden_channels=32, num_layers=2, heads=4, num_latents=16, init="default"
     )
@@ -51,7 +63,7 @@ def test_four_clouds_are_overfitted(toy, tmp_path):
     surrogate = Surrogate.from_pretrained(run / "last")
     batch = Batch.from_data_list(list(toy))
     errors = relative_l2(surrogate.predict(batch).pred, batch.y, batch.ptr)
-    assert float(errors.max()) < 0.01
+    assert float(errors.max()) < 0.005
 
 
 def test_a_run_leaves_what_is_needed(toy, tmp_path):
@@ -131,8 +143,10 @@ def test_compiled_training_is_the_same_to_rounding(toy, tmp_path):
     a, b = (load_file(run / "last" / "model.safetensors") for run in (plain, fast))
     assert a.keys() == b.keys()
     assert any(not torch.equal(a[name], b[name]) for name in a)
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=1e-2, atol=1e-3)
+    for name in a:  # Adam turns the noise of a gradient that is zero into a share of the rate 5e-3
+        torch.testing.assert_close(
+            a[name], b[name], rtol=1e-2, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_scalers_are_fitted_on_the_training_split_or_left_raw(toy):
@@ -167,7 +181,7 @@ def test_ragged_batches_reach_the_loss_cloud_by_cloud(toy):
     assert batch.ptr.tolist() == torch.tensor([0, *SIZES]).cumsum(0).tolist()
     together = relative_l2(surrogate(batch), batch.y, batch.ptr)
     alone = torch.cat([relative_l2(surrogate(case), case.y) for case in toy])
-    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+    close(together, alone, terms=max(SIZES), roundings=16)
 
 
 def test_an_own_model_is_saved_and_loaded(toy, tmp_path):
