@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CHUNK = 2_000_000  # pixels that are looked at together: what bounds the memory
+CHUNK = 1 << 18  # pixels that are looked at together: few enough for the cache of a processor
 LEVELS = float(2**32 - 1)  # of depth
 
 
@@ -41,7 +41,7 @@ class Canvas:
     """
 
     def __init__(self, width: int, height: int, *, near: float, far: float) -> None:
-        self.width, self.height = width, height
+        self.width, self.height, self.size = width, height, (width, height)
         self.far, self.step = far, LEVELS / max(near - far, 1e-300)
         # Depth in the upper half of each number, primitive in the lower: the larger one is seen.
         self._nearest = np.zeros(width * height, dtype=np.uint64)
@@ -50,7 +50,7 @@ class Canvas:
         """Draw opaque primitives; the first of them is number `first` of the picture."""
         for part in fragments:
             number = (part.owner + (first + 1)).astype(np.uint64)
-            key = self._level(part.depth) << np.uint64(32) | number
+            key = self.level(part.depth) << np.uint64(32) | number
             np.maximum.at(self._nearest, part.pixel, key)
 
     def seen(self) -> np.ndarray:
@@ -61,9 +61,10 @@ class Canvas:
     def before(self, part: Fragments) -> np.ndarray:
         """Which fragments nothing opaque hides, `[k]`."""
         hidden = self._nearest[part.pixel]
-        return (hidden == 0) | (self._level(part.depth) >= hidden >> np.uint64(32))
+        return (hidden == 0) | (self.level(part.depth) >= hidden >> np.uint64(32))
 
-    def _level(self, depth: np.ndarray) -> np.ndarray:
+    def level(self, depth: np.ndarray) -> np.ndarray:
+        """Depths as whole numbers of 32 bits, uint64 `[k]`."""
         return np.clip((depth - self.far) * self.step, 0, LEVELS).astype(np.uint64)
 
 
@@ -72,7 +73,10 @@ def triangles(corners: np.ndarray, size: tuple[int, int]) -> Iterator[Fragments]
 
     A centre on the side between two triangles belongs to one of them.
     """
-    x, y, z = np.moveaxis(np.asarray(corners, dtype=float), 2, 0)  # [t, 3] each
+    width, height = size
+    low, high = corners[..., 1].min(axis=1), corners[..., 1].max(axis=1)
+    kept = np.flatnonzero((low < height) & (high > 0))  # in a band of a picture these are few
+    x, y, z = np.ascontiguousarray(np.moveaxis(corners[kept], 2, 0), dtype=float)  # [t, 3] each
     x1, y1 = np.roll(x, -1, axis=1), np.roll(y, -1, axis=1)
     # A side is a x + b y + c = 0, positive inside; from the other end it is exactly the negative.
     a, b, c = y - y1, x1 - x, x * y1 - x1 * y
@@ -83,11 +87,9 @@ def triangles(corners: np.ndarray, size: tuple[int, int]) -> Iterator[Fragments]
     u, v = z[:, 1] - z[:, 0], z[:, 2] - z[:, 0]
     slope_x = (u * (y[:, 2] - y[:, 0]) - v * (y[:, 1] - y[:, 0])) / safe
     slope_y = (v * (x[:, 1] - x[:, 0]) - u * (x[:, 2] - x[:, 0])) / safe
-    low, high = z.min(axis=1), z.max(axis=1)
-
-    width, height = size
-    top = np.clip(np.ceil(y.min(axis=1) - 0.5), 0, height).astype(np.int64)
-    bottom = np.clip(np.ceil(y.max(axis=1) - 0.5), 0, height).astype(np.int64)
+    deepest, nearest = z.min(axis=1), z.max(axis=1)
+    top = np.clip(np.ceil(low[kept] - 0.5), 0, height).astype(np.int64)
+    bottom = np.clip(np.ceil(high[kept] - 0.5), 0, height).astype(np.int64)
     rows = np.where(area == 0, 0, np.maximum(bottom - top, 0))
     for some in _chunks(rows):
         owner, line = _expanded(rows[some])
@@ -105,8 +107,9 @@ def triangles(corners: np.ndarray, size: tuple[int, int]) -> Iterator[Fragments]
             at, column, row = part
             depth = z[at, 0] + slope_x[at] * (column + 0.5 - x[at, 0])
             depth += slope_y[at] * (row + 0.5 - y[at, 0])
-            depth = np.clip(depth, low[at], high[at])  # of slivers, in which slopes are rounding
-            yield Fragments(at, row * width + column, depth)
+            # Slopes of slivers are rounding.
+            depth = np.clip(depth, deepest[at], nearest[at])
+            yield Fragments(kept[at], row * width + column, depth)
 
 
 def discs(centres: np.ndarray, radius: float, size: tuple[int, int]) -> Iterator[Fragments]:
@@ -134,11 +137,11 @@ def weights(corners: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     x1, y1 = px[:, 1] - px[:, 0], py[:, 1] - py[:, 0]
     x2, y2 = px[:, 2] - px[:, 0], py[:, 2] - py[:, 0]
     area = x1 * y2 - x2 * y1
-    area = np.where(area == 0, 1.0, area)
+    area[area == 0] = 1.0
     dx, dy = x - px[:, 0], y - py[:, 0]
-    second, third = (dx * y2 - x2 * dy) / area, (x1 * dy - dx * y1) / area
-    shares = np.clip(np.stack([1 - second - third, second, third], axis=1), 0, 1)
-    return shares / shares.sum(axis=1, keepdims=True)
+    second = np.clip((dx * y2 - x2 * dy) / area, 0, 1)
+    third = np.clip((x1 * dy - dx * y1) / area, 0, 1 - second)
+    return np.stack([1 - second - third, second, third], axis=1)
 
 
 def _across(

@@ -29,6 +29,10 @@ class Shape:
     radius: float = 0.0  # of balls, pixels
     once: bool = False  # where it covers a pixel twice it is blended once, as a line is
 
+    def below(self, top: int) -> "Shape":
+        """The same on a picture that begins `top` pixels lower."""
+        return replace(self, corners=self.corners - [0, top, 0])
+
     def fragments(self, size: tuple[int, int]) -> Iterator[Fragments]:
         """The pixels that it covers of a picture of `size` (width, height)."""
         if self.radius:
@@ -52,8 +56,8 @@ class Shape:
             front = np.sqrt(np.maximum(1 - (side**2).sum(axis=1), 0))
             normal = np.column_stack([side, front])
         else:
-            normals = np.zeros((1, 1, 3)) if self.normals is None else self.normals
-            normal = (_fitting(shares, normals[owner])[..., None] * normals[owner]).sum(axis=1)
+            assert self.normals is not None
+            normal = _between(shares, self.normals[owner])
         return _lit(rgb, normal, plain=isinstance(self.item.paint, str))
 
 
@@ -136,32 +140,32 @@ def _values(item: Item, corners: np.ndarray, cells: np.ndarray) -> np.ndarray | 
 
 def _painted(scale: ColorScale, values: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Numbers between the corners, and then their colours: none that the bar has not."""
-    shares = _fitting(shares, values)
-    known = np.isfinite(values)
-    whole = (shares * known).sum(axis=1)
-    number = (shares * np.where(known, values, 0.0)).sum(axis=1) / np.where(whole > 0, whole, 1)
+    number = _between(shares, values)  # NaN where a corner is
     table = scale.cmap(np.arange(scale.cmap.N))[:, :3]
-    entry = (number - scale.low) / (scale.high - scale.low) * len(table)
+    known = np.isfinite(number)
+    entry = (np.where(known, number, 0.0) - scale.low) / (scale.high - scale.low) * len(table)
     rgb = table[np.clip(entry, 0, len(table) - 1).astype(np.int64)]
-    rgb[whole < 0.5] = _rgb(theme.NAN)
+    rgb[~known] = _rgb(theme.NAN)
     return rgb
 
 
 def _lit(rgb: np.ndarray, normal: np.ndarray, *, plain: bool) -> np.ndarray:
     """Colours under the lights of the theme; the back of a face is lit as its front."""
-    length = np.linalg.norm(normal, axis=1, keepdims=True)
-    normal = normal / np.where(length > 0, length, 1)
-    normal = np.where(normal[:, 2:] < 0, -normal, normal)
+    length = np.sqrt(np.einsum("kd,kd->k", normal, normal))
+    size = np.where(normal[:, 2] < 0, -1, 1) / np.where(length > 0, length, 1)
     light = np.zeros(len(normal))
     for place, strength in theme.LIGHTS:
-        light += strength * np.maximum(normal @ (place / np.linalg.norm(place)), 0)
+        light += strength * np.maximum(size * (normal @ (place / np.linalg.norm(place))), 0)
     look = theme.PLAIN_LIGHT if plain else theme.PAINTED_LIGHT
     return np.clip(rgb * (look["ambient"] + look["diffuse"] * light[:, None]), 0, 1)
 
 
-def _fitting(shares: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Shares of the corners; all of it where there is one row for all corners."""
-    return shares if rows.shape[1] == shares.shape[1] else np.ones((len(shares), 1))
+def _between(shares: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """What is between the corners, `rows [k, 3, ...]`; `[k, 1, ...]` is the same for all three."""
+    if rows.shape[1] == 1:
+        return rows[:, 0]
+    mixed: np.ndarray = np.einsum("kc,kc...->k...", shares, rows)
+    return mixed
 
 
 def _screen(points: np.ndarray, eye: Eye, samples: int) -> np.ndarray:

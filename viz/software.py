@@ -13,6 +13,9 @@ from flare_geo.viz.raster import CHUNK, Canvas, Fragments
 from flare_geo.viz.shapes import Shape, shapes_of
 
 
+BAND = 1 << 19  # pixels that are drawn at a time, so that memory does not grow with the picture
+
+
 def paint_by_software(items: Sequence[Item], eye: Eye, samples: int) -> np.ndarray:
     """Draw the items; arguments and result are those of `painting.paint`."""
     width, height = (samples * side for side in eye.frame.size)
@@ -20,38 +23,48 @@ def paint_by_software(items: Sequence[Item], eye: Eye, samples: int) -> np.ndarr
     shapes = [shape for shape in shapes if len(shape.corners)]
     near = max((float(s.corners[..., 2].max()) + s.radius for s in shapes), default=1.0)
     far = min((float(s.corners[..., 2].min()) for s in shapes), default=0.0)
-    canvas = Canvas(width, height, near=near, far=far)
+    rows = max(1, BAND // width)
+    bands = []
+    for top in range(0, height, rows):
+        canvas = Canvas(width, min(rows, height - top), near=near, far=far)
+        bands.append(_drawn(canvas, [shape.below(top) for shape in shapes]))
+    image: np.ndarray = np.concatenate(bands).reshape(height, width, 3)
+    return image
+
+
+def _drawn(canvas: Canvas, shapes: Sequence[Shape]) -> np.ndarray:
+    """The picture on an empty canvas, uint8 `[height * width, 3]`."""
     solid = [shape for shape in shapes if shape.item.opacity == 1]
     starts = np.cumsum([0, *(len(shape.corners) for shape in solid)])
     for shape, start in zip(solid, starts.tolist()):
-        canvas.add(shape.fragments((width, height)), start)
-    image = np.ones((height * width, 3), dtype=np.float32)
+        canvas.add(shape.fragments(canvas.size), start)
+    image = np.ones((canvas.width * canvas.height, 3), dtype=np.float32)
     seen = canvas.seen().ravel()
     pixels = np.flatnonzero(seen >= 0)
     which = np.searchsorted(starts, seen[pixels], side="right") - 1
-    for shape, start, number in zip(solid, starts.tolist(), range(len(solid))):
+    for number, (shape, start) in enumerate(zip(solid, starts.tolist())):
         own = pixels[which == number]
         for some in np.array_split(own, 1 + len(own) // CHUNK):
-            image[some] = shape.colors(seen[some] - start, some, width)
+            image[some] = shape.colors(seen[some] - start, some, canvas.width)
     _blend(image, canvas, [shape for shape in shapes if 0 < shape.item.opacity < 1])
-    return np.round(255 * image).astype(np.uint8).reshape(height, width, 3)
+    return np.round(255 * image).astype(np.uint8)
 
 
 def _blend(image: np.ndarray, canvas: Canvas, shapes: Sequence[Shape]) -> None:
     """Lay what is see-through over what is behind it, from the farthest to the nearest."""
     pixels, depths, colors, opacities = [], [], [], []
     for shape in shapes:
-        parts = list(shape.fragments((canvas.width, canvas.height)))
-        parts = [part.chosen(canvas.before(part)) for part in parts]
+        parts = [part.chosen(canvas.before(part)) for part in shape.fragments(canvas.size)]
         for part in [_nearest(parts)] if shape.once and parts else parts:
             pixels.append(part.pixel)
-            depths.append(part.depth)
+            depths.append(canvas.level(part.depth))
             colors.append(shape.colors(part.owner, part.pixel, canvas.width).astype(np.float32))
             opacities.append(np.full(len(part.pixel), shape.item.opacity, dtype=np.float32))
     if not pixels:
         return
-    order = np.lexsort((np.concatenate(depths), np.concatenate(pixels)))
-    pixel, color = np.concatenate(pixels)[order], np.concatenate(colors)[order]
+    pixel = np.concatenate(pixels)
+    order = np.argsort(pixel.astype(np.uint64) << np.uint64(32) | np.concatenate(depths))
+    pixel, color = pixel[order], np.concatenate(colors)[order]
     opacity = np.concatenate(opacities)[order, None]
     first = np.append(True, pixel[1:] != pixel[:-1])[: len(pixel)]
     begin = np.flatnonzero(first)
