@@ -78,10 +78,8 @@ def window() -> str | None:
         The name of the class, "" where the choice is VTK's own, None where VTK cannot draw; that
         is logged as a warning, with what to install.
     """
-    names = (EGL, OSMESA, X11)
-    if not sys.platform.startswith("linux") or CHOICE in os.environ:
-        names = (ANY,)
-    for name in names:
+    free = sys.platform.startswith("linux") and CHOICE not in os.environ
+    for name in (EGL, OSMESA, X11) if free else (ANY,):
         if works(name):
             return name
     logger.warning(NOTICE)
@@ -91,6 +89,11 @@ def window() -> str | None:
 def can_draw() -> bool:
     """Whether VTK can draw off-screen here."""
     return window() is not None
+
+
+def has_window() -> bool:
+    """Whether VTK can draw where windows are opened: on Linux by X."""
+    return works(X11 if sys.platform.startswith("linux") else ANY)
 
 
 @cache
@@ -137,8 +140,11 @@ def _remembered(name: str) -> Path | None:
     drivers = ("EGL_", "LIBGL_", "MESA_", "GALLIUM_", "VTK_", "__EGL_", "__GLX_", "NVIDIA_", "CUDA")
     facts = [
         *(name, vtk, platform.node(), platform.release(), sys.executable),
-        *sorted(f"{key}={v}" for key, v in os.environ.items() if key in chosen or
-                key.startswith(drivers)),
+        *sorted(
+            f"{key}={v}"
+            for key, v in os.environ.items()
+            if key in chosen or key.startswith(drivers)
+        ),
         *sorted(f"{folder} {_changed(folder)}" for folder in folders),
         *sorted(map(str, Path("/dev").glob("nvidia*"))),
     ]
@@ -171,7 +177,9 @@ def _loaded_libraries() -> list[str]:
     except OSError:
         return []
     paths = {line.split(maxsplit=5)[-1] for line in lines if "/lib" in line}
-    return sorted(p for p in paths if Path(p).name.startswith(("libEGL", "libGL", "libX11", "libOSMesa")))
+    return sorted(
+        p for p in paths if Path(p).name.startswith(("libEGL", "libGL", "libX11", "libOSMesa"))
+    )
 
 
 def _loads(name: str) -> bool:

@@ -155,7 +155,8 @@ def _lit(rgb: np.ndarray, normal: np.ndarray, *, plain: bool) -> np.ndarray:
     size = np.where(normal[:, 2] < 0, -1, 1) / np.where(length > 0, length, 1)
     light = np.zeros(len(normal))
     for place, strength in theme.LIGHTS:
-        light += strength * np.maximum(size * (normal @ (place / np.linalg.norm(place))), 0)
+        towards = np.asarray(place) / np.linalg.norm(place)
+        light += strength * np.maximum(size * (normal @ towards), 0)
     look = theme.PLAIN_LIGHT if plain else theme.PAINTED_LIGHT
     return np.clip(rgb * (look["ambient"] + look["diffuse"] * light[:, None]), 0, 1)
 

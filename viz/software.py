@@ -12,7 +12,6 @@ from flare_geo.viz.painting import Eye, Item
 from flare_geo.viz.raster import CHUNK, Canvas, Fragments
 from flare_geo.viz.shapes import Shape, shapes_of
 
-
 BAND = 1 << 19  # pixels that are drawn at a time, so that memory does not grow with the picture
 
 

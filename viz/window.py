@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from flare_geo.mesh import as_mesh
-from flare_geo.viz import theme
+from flare_geo.viz import graphics, theme
 from flare_geo.viz.camera import View
 from flare_geo.viz.scene import scene
 from flare_geo.viz.values import field_scale, find_values, magnitude, per_row
@@ -29,7 +29,7 @@ def show(
         view: where the eye is at the start, as for `plot_field`.
 
     Raises:
-        RuntimeError: there is no display.
+        RuntimeError: there is no display, or no OpenGL.
         ValueError: what `plot_field` raises.
 
     Example::
@@ -40,6 +40,11 @@ def show(
         raise RuntimeError(
             "there is no display to open a window on: write a page that turns with write_html, or "
             "a picture with plot_field"
+        )
+    if not graphics.has_window():
+        raise RuntimeError(
+            "VTK cannot open a window here, it needs OpenGL (Debian, Ubuntu: apt install libgl1): "
+            "write a page that turns with write_html, or a picture with plot_field"
         )
     mesh = as_mesh(mesh_or_data)
     found = find_values(mesh_or_data, mesh, values)
