@@ -88,8 +88,9 @@ def triangles(corners: np.ndarray, size: tuple[int, int]) -> Iterator[Fragments]
     slope_x = (u * (y[:, 2] - y[:, 0]) - v * (y[:, 1] - y[:, 0])) / safe
     slope_y = (v * (x[:, 1] - x[:, 0]) - u * (x[:, 2] - x[:, 0])) / safe
     deepest, nearest = z.min(axis=1), z.max(axis=1)
-    top = np.clip(np.ceil(low[kept] - 0.5), 0, height).astype(np.int64)
-    bottom = np.clip(np.ceil(high[kept] - 0.5), 0, height).astype(np.int64)
+    # A centre on the lower side is inside, one on the upper side is not, as OpenGL has it.
+    top = np.clip(np.floor(low[kept] + 0.5), 0, height).astype(np.int64)
+    bottom = np.clip(np.floor(high[kept] + 0.5), 0, height).astype(np.int64)
     rows = np.where(area == 0, 0, np.maximum(bottom - top, 0))
     for some in _chunks(rows):
         owner, line = _expanded(rows[some])

@@ -162,10 +162,15 @@ def _lit(rgb: np.ndarray, normal: np.ndarray, *, plain: bool) -> np.ndarray:
 
 
 def _between(shares: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """What is between the corners, `rows [k, 3, ...]`; `[k, 1, ...]` is the same for all three."""
+    """What is between the corners, `rows [k, 3, ...]`; `[k, 1, ...]` is the same for all three.
+
+    Where the corners agree the result is exactly theirs.
+    """
+    first = rows[:, 0]
     if rows.shape[1] == 1:
-        return rows[:, 0]
-    mixed: np.ndarray = np.einsum("kc,kc...->k...", shares, rows)
+        return first
+    steps = rows[:, 1:] - rows[:, :1]
+    mixed: np.ndarray = first + np.einsum("kc,kc...->k...", shares[:, 1:], steps)
     return mixed
 
 

@@ -1,5 +1,7 @@
 """A mesh that turns, in a window."""
 
+import ctypes
+import ctypes.util
 import os
 import sys
 from typing import Any
@@ -85,13 +87,13 @@ def _has_display() -> bool:
         return False  # VTK draws by X, which Wayland offers too where a DISPLAY is set
     if not os.environ.get("DISPLAY"):
         return False
-    import ctypes
-    import ctypes.util
-
     name = ctypes.util.find_library("X11")
     if name is None:
         return False
-    x11 = ctypes.CDLL(name)  # VTK ends the process where the display does not answer
+    try:
+        x11 = ctypes.CDLL(name)  # VTK ends the process where the display does not answer
+    except OSError:  # the cache of the loader knows it still
+        return False
     x11.XOpenDisplay.restype = ctypes.c_void_p
     display = x11.XOpenDisplay(None)
     if display:
