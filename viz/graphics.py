@@ -34,7 +34,7 @@ PATIENCE = 60.0  # seconds that the child may take; it needs less than one
 # Mesa and GLVND write remarks to the standard error of the process unless they are told not to.
 QUIET = {"EGL_LOG_LEVEL": "fatal", "LIBGL_DEBUG": "quiet", "MESA_DEBUG": "silent"}
 NOTICE = (
-    "VTK has no OpenGL to draw with here, so pictures are drawn by a plain renderer. For VTK's own: "
+    "VTK has no OpenGL to draw with here, so pictures are drawn by a plain renderer. For VTK's: "
     "apt-get install libegl1 libgl1-mesa-dri (Debian, Ubuntu), dnf install mesa-libEGL "
     "mesa-dri-drivers (Fedora), conda install -c conda-forge libegl mesalib (conda)"
 )

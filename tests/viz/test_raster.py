@@ -109,9 +109,7 @@ def test_shares_of_corners_give_back_a_linear_field():
     np.testing.assert_allclose(weights(corners, *place.T), mixed, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "flat", [[[5, 5, 0], [5, 5, 0], [9, 9, 0]], [[5, 5, 0], [9, 9, 0], [7, 7, 0]]]
-)
+@pytest.mark.parametrize("flat", [[[5, 5], [5, 5], [9, 9]], [[5, 5], [9, 9], [7, 7]]])
 def test_triangles_without_area_and_those_outside_cover_nothing(flat):
     outside = [[-50, -50], [-10, -50], [-50, -10]]
     both = np.pad(np.array([flat, outside], dtype=float), ((0, 0), (0, 0), (0, 1)))

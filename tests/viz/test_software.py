@@ -154,9 +154,8 @@ def inside_of_a_solid():
         Layer(carrying(ball, rows=np.asarray(ball.points)[:, 0]), opacity=0.5),
         Layer(carrying(line, rows=np.linspace(-0.3, 0.3, 11)), width=3.0),
     ]
-    return dict(
-        mesh=pv.Cube(), scale=field_scale(np.array([-0.3, 0.3])), layers=layers, opacity=0.2
-    )
+    scale = field_scale(np.array([-0.3, 0.3]))
+    return {"mesh": pv.Cube(), "scale": scale, "layers": layers, "opacity": 0.2}
 
 
 KINDS = [sphere, part, cells, sheet, cloud, curve, plain, gaps, inside_of_a_solid]
