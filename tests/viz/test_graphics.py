@@ -108,11 +108,13 @@ def test_a_picture_and_one_line_without_the_libraries(hidden, tmp_path):
     code = """
 import logging, sys
 import numpy as np, pyvista as pv
-from flare_geo.viz import graphics, plot_field, write_html
+from flare_geo.viz import animate, graphics, orbit, plot_field, write_html
 mesh = pv.Sphere()
 first = plot_field(mesh, mesh.points[:, 2], path=sys.argv[1])
 assert np.array_equal(first, plot_field(mesh, mesh.points[:, 2]))
 write_html(mesh, {"z": mesh.points[:, 2]}, sys.argv[1] + ".html")
+orbit(mesh, mesh.points[:, 2], path=sys.argv[1] + ".gif", seconds=0.2, size=(200, 200))
+animate([(mesh, mesh.points[:, 2])] * 2, path=sys.argv[1] + ".2.gif", size=(200, 200))
 assert not graphics.can_draw() and not graphics.has_window()
 """
     path = tmp_path / "picture.png"
@@ -120,7 +122,8 @@ assert not graphics.can_draw() and not graphics.has_window()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", f"{graphics.NOTICE}\n")
     image = imread(path)[..., :3]
     assert np.mean(np.ptp(image, axis=-1) > 0.2) > 0.2
-    assert path.with_name("picture.png.html").stat().st_size > 10_000
+    for end in (".html", ".gif", ".2.gif"):
+        assert path.with_name(f"picture.png{end}").stat().st_size > 5_000
 
 
 @pytest.mark.skipif(not LINUX, reason="the libraries of Linux are looked for")
