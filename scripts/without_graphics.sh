@@ -65,4 +65,6 @@ for folder in $( (ldconfig -p | sed -n 's/.* => \(.*\)\/[^/]*$/\1/p'; echo /usr/
         exit 77
     fi
 done
+umount -l "$room" # the overlays hold what they need of it
+rmdir "$room"
 exec "$@"

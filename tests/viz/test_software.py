@@ -201,6 +201,6 @@ def test_a_car_of_180_000_triangles_takes_seconds(software):
     ball = pv.Sphere(theta_resolution=430, phi_resolution=215)
     assert ball.n_cells > 180_000
     ready = scene(ball, None, theme.FIELD_PANEL)
-    start = time.monotonic()
+    start = time.process_time()  # other processes do not count
     draw(ready, np.asarray(ball.points[:, 2], dtype=float), "point", gray(-1, 1))
-    assert time.monotonic() - start < 30  # 1.5 s where it was written, alone
+    assert time.process_time() - start < 30  # 2 s where it was written
