@@ -1,25 +1,23 @@
-"""A mesh in front of a camera: everything of a picture that VTK draws, and nothing else.
+"""A mesh in front of a camera: what there is to see of it, and nothing else.
 
-Text and colour bars are not VTK's: `page.py` sets them beside the pixels made here.
+The pixels are made by `painting.py`; text and colour bars are set beside them by `page.py`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flare_geo.viz import theme
 from flare_geo.viz.camera import Frame, View, fit
+from flare_geo.viz.painting import FIELD, Eye, Item, paint
 from flare_geo.viz.values import Association, ColorScale
 
 if TYPE_CHECKING:
     import pyvista as pv
 
-FIELD = "flare_geo_field"  # the array that `carrying` sends through VTK's filters
 _POINT, _CELL = "flare_geo_point", "flare_geo_cell"
-# What VTK is told about everything that has a colour.
-_LOOK: dict[str, Any] = {"show_scalar_bar": False, "copy_mesh": False, "specular": 0.0}
 
 
 @dataclass(frozen=True)
@@ -133,67 +131,59 @@ def draw(
     """
     frame, surface, n = ready.frame, ready.surface.copy(deep=False), theme.SAMPLES
     curves = not ready.ball and surface.GetNumberOfPolys() == 0
-    look: dict[str, Any] = {"lighting": not frame.flat, "opacity": opacity}
-    # Colours of a flat mesh are exactly those of the bar; shading is for the shape of solids.
-    if values is None or scale is None:
-        look |= {"color": theme.SOLID, "ambient": 0.45, "diffuse": 0.55}
-    else:
-        data = surface.point_data if association == "point" else surface.cell_data
-        data[FIELD] = values[ready.sources(association)]
-        look |= _painted(scale, association, lit=not frame.flat)
-    if ready.ball:
-        look |= {"style": "points", "render_points_as_spheres": True}
-        look |= {"point_size": n * ready.ball / frame.pixel}
-    elif curves:
-        look |= {"line_width": n * theme.CURVE_WIDTH, "lighting": False}
-    elif show_edges:
-        look |= {"show_edges": True, "edge_color": theme.INK, "edge_opacity": 0.35}
-        look |= {"line_width": n}
-    if not frame.flat:
-        look |= {"interpolation": "gouraud"}
-
     reach = max(surface.length, max(frame.size) * frame.pixel)
-    line: dict[str, Any] = {"lighting": False, "copy_mesh": False}
     lift = 1e-3 * reach * frame.towards
+    items = []
+    if opacity > 0:
+        color: ColorScale | str = theme.SOLID
+        if values is not None and scale is not None:
+            data = surface.point_data if association == "point" else surface.cell_data
+            data[FIELD], color = values[ready.sources(association)], scale
+        if curves:
+            # A casing, or curves of the middle colour are not seen.
+            items.append(_casing(_moved(surface, -lift), theme.CURVE_WIDTH))
+        items.append(
+            Item(
+                surface,
+                color,
+                association,
+                # Colours of a flat mesh are exactly those of the bar; shading is for solids.
+                lit=not frame.flat and not curves,
+                smooth=not frame.flat,
+                opacity=opacity,
+                width=theme.CURVE_WIDTH,
+                ball=ready.ball / frame.pixel,
+                edges=show_edges and not ready.ball and not curves,
+            )
+        )
+    for layer in layers:
+        flat = layer.mesh.GetNumberOfPolys() == 0
+        moved = _moved(layer.mesh, -ready.origin + 2 * lift * flat)
+        if flat:
+            items.append(_casing(_moved(layer.mesh, -ready.origin + lift), layer.width))
+        items.append(
+            Item(
+                moved,
+                scale or theme.SOLID,
+                "point" if FIELD in moved.point_data else "cell",
+                lit=not flat,
+                opacity=layer.opacity,
+                width=layer.width,
+                edges=layer.show_edges and not flat,
+            )
+        )
+    if ready.outline.n_cells and not show_edges:
+        lifted = _moved(ready.outline, lift)
+        items.append(Item(lifted, theme.OUTLINE, opacity=0.7, width=theme.OUTLINE_WIDTH))
+    if ghost is not None and ghost.n_cells:
+        lifted = _moved(ghost, lift - ready.origin)
+        items.append(Item(lifted, theme.UNDEFORMED, width=theme.OUTLINE_WIDTH))
+    image = paint(items, Eye(frame, ready.origin, reach), n)  # [n height, n width, 3]
     width, height = frame.size
-    with theme.offscreen_plotter((n * width, n * height)) as plotter:
-        casing = {"color": theme.SOFT_INK, **line}  # or curves of the middle colour are not seen
-        if opacity > 0:
-            plotter.add_mesh(surface, **_LOOK, **look)
-        if opacity > 0 and curves:
-            under = _moved(surface, -lift)
-            plotter.add_mesh(under, line_width=n * (theme.CURVE_WIDTH + 2), **casing)
-        for layer in layers:
-            flat = layer.mesh.GetNumberOfPolys() == 0
-            moved = _moved(layer.mesh, -ready.origin + 2 * lift * flat)
-            if flat:
-                under = _moved(layer.mesh, -ready.origin + lift)
-                plotter.add_mesh(under, line_width=n * (layer.width + 2), **casing)
-            where: Association = "point" if FIELD in moved.point_data else "cell"
-            shaded = _painted(scale, where, lit=not flat) if scale else {"color": theme.SOLID}
-            shaded |= {"line_width": n * layer.width, "opacity": layer.opacity}
-            if layer.show_edges and not flat:
-                shaded |= {"show_edges": True, "edge_color": theme.INK, "edge_opacity": 0.35}
-                shaded |= {"line_width": n}
-            plotter.add_mesh(moved, lighting=not flat, **_LOOK, **shaded)
-        if any(0 < part < 1 for part in (opacity, *(layer.opacity for layer in layers))):
-            plotter.renderer.enable_depth_peeling(theme.PEELS)
-        if ready.outline.n_cells and not show_edges:
-            lifted = _moved(ready.outline, lift)
-            plotter.add_mesh(lifted, color=theme.OUTLINE, line_width=1.5 * n, opacity=0.7, **line)
-        if ghost is not None and ghost.n_cells:
-            lifted = _moved(ghost, lift - ready.origin)
-            plotter.add_mesh(lifted, color=theme.UNDEFORMED, line_width=1.5 * n, **line)
-        plotter.camera.focal_point = frame.centre - ready.origin
-        plotter.camera.position = frame.centre - ready.origin + 2 * reach * frame.towards
-        plotter.camera.up = frame.up
-        plotter.camera.parallel_scale = 0.5 * height * frame.pixel
-        plotter.renderer.reset_camera_clipping_range()
-        image = np.asarray(plotter.screenshot(None, return_img=True))  # [n height, n width, 3]
     total = np.full((height, width, 3), n * n // 2, dtype=np.uint16)
     for i in range(n):
         for j in range(n):
-            total += image[i::n, j::n, :3]
+            total += image[i::n, j::n]
     return (total // (n * n)).astype(np.uint8)
 
 
@@ -269,11 +259,9 @@ def spacing(points: np.ndarray) -> float:
     return float(np.quantile(distance[:, 1], 0.75))
 
 
-def _painted(scale: ColorScale, association: Association, *, lit: bool) -> dict[str, Any]:
-    """How `FIELD` is coloured; unlit colours are exactly those of the bar."""
-    look: dict[str, Any] = {"scalars": FIELD, "preference": association, "nan_color": theme.NAN}
-    look |= {"cmap": scale.cmap, "clim": [scale.low, scale.high]}
-    return look | ({"ambient": 0.62, "diffuse": 0.4} if lit else {"ambient": 1.0, "diffuse": 0.0})
+def _casing(mesh: "pv.PolyData", width: float) -> Item:
+    """A soft border on both sides of lines."""
+    return Item(mesh, theme.SOFT_INK, width=width + 2)
 
 
 def _moved(mesh: "pv.PolyData", by: np.ndarray) -> "pv.PolyData":

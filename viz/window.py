@@ -1,11 +1,13 @@
 """A mesh that turns, in a window."""
 
+import ctypes
+import ctypes.util
 import os
 import sys
 from typing import Any
 
 from flare_geo.mesh import as_mesh
-from flare_geo.viz import theme
+from flare_geo.viz import graphics, theme
 from flare_geo.viz.camera import View
 from flare_geo.viz.scene import scene
 from flare_geo.viz.values import field_scale, find_values, magnitude, per_row
@@ -29,7 +31,7 @@ def show(
         view: where the eye is at the start, as for `plot_field`.
 
     Raises:
-        RuntimeError: there is no display.
+        RuntimeError: there is no display, or no OpenGL.
         ValueError: what `plot_field` raises.
 
     Example::
@@ -40,6 +42,11 @@ def show(
         raise RuntimeError(
             "there is no display to open a window on: write a page that turns with write_html, or "
             "a picture with plot_field"
+        )
+    if not graphics.has_window():
+        raise RuntimeError(
+            "VTK cannot open a window here, it needs OpenGL (Debian, Ubuntu: apt install libgl1): "
+            "write a page that turns with write_html, or a picture with plot_field"
         )
     mesh = as_mesh(mesh_or_data)
     found = find_values(mesh_or_data, mesh, values)
@@ -80,13 +87,13 @@ def _has_display() -> bool:
         return False  # VTK draws by X, which Wayland offers too where a DISPLAY is set
     if not os.environ.get("DISPLAY"):
         return False
-    import ctypes
-    import ctypes.util
-
     name = ctypes.util.find_library("X11")
     if name is None:
         return False
-    x11 = ctypes.CDLL(name)  # VTK ends the process where the display does not answer
+    try:
+        x11 = ctypes.CDLL(name)  # VTK ends the process where the display does not answer
+    except OSError:  # the cache of the loader knows it still
+        return False
     x11.XOpenDisplay.restype = ctypes.c_void_p
     display = x11.XOpenDisplay(None)
     if display:

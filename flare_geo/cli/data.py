@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from flare_geo.cli.pictures import Pictures
 from flare_geo.cli.run import make_dataset, source_of
 from flare_geo.datasets import DATASETS, PackedDataset
 from flare_geo.nn import Scaler
@@ -132,8 +133,12 @@ def inspect_split(
         verdict = f"damaged: {', '.join(damaged)}; delete the file to pack it anew"
         print(f"  checksums: {verdict if damaged else 'all right'}")
     path = png or root / "processed" / f"{name}_{split}.png"
-    _draw(found, path, f"{name}, {split} split ({len(dataset)} cases)", generated)
-    print(f"  histograms: {path}")
+    pictures = Pictures(margin="  ")
+    with pictures.drawing("histograms", path):
+        _draw(found, path, f"{name}, {split} split ({len(dataset)} cases)", generated)
+    if png is not None:
+        pictures.finish()
+    pictures.mention()
 
 
 def survey(dataset: PackedDataset) -> Survey:
@@ -209,10 +214,8 @@ def _label(field: str, column: int, channel: Any) -> str:
 
 
 def _draw(found: Survey, path: Path, title: str, generated: bool) -> None:
-    try:
-        from flare_geo.viz import plot_histograms
-    except ImportError:
-        return
+    from flare_geo.viz import plot_histograms
+
     columns = dict(zip(found.labels, found.shown.T, strict=True))
     columns |= dict(zip(found.once_labels, found.once.T, strict=True))
     plot_histograms(columns, path, title=title, note="generated data" if generated else None)

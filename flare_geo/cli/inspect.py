@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from flare_geo.cli.evaluate import choose_device
+from flare_geo.cli.pictures import Pictures
 from flare_geo.cli.run import Which, open_checkpoint, open_data, source_of
 from flare_geo.files import write_aside
 from flare_geo.mesh import add_fields, to_pyvista, write_mesh
@@ -109,16 +110,21 @@ def inspect(
     }
     with write_aside(out / "spectra.json") as aside:
         aside.write_text(json.dumps(summary, indent=2) + "\n")
-    plot_spectra(
-        eigenvalues,
-        out / "spectra.png",
-        tolerance=tolerance,
-        title=f"Eigenvalues of the mixing on {subject.name}",
-        note=subject.note,
-    )
-    what = f"block {block}, head {head} on {subject.name}"
-    _draw_head(subject, one, latents, what, view, out)
+    head_fields = _fields(subject, one, latents)
+    _write(subject, head_fields, out)
     _print(summary, out)
+    pictures = Pictures()
+    with pictures.drawing("picture", out / "spectra.png"):
+        plot_spectra(
+            eigenvalues,
+            out / "spectra.png",
+            tolerance=tolerance,
+            title=f"Eigenvalues of the mixing on {subject.name}",
+            note=subject.note,
+        )
+    what = f"block {block}, head {head} on {subject.name}"
+    _draw_head(pictures, subject, head_fields, what, view, out)
+    pictures.finish()
     return summary
 
 
@@ -167,64 +173,98 @@ def _summary(eigenvalues: list[Tensor], tolerance: float) -> dict[str, Any]:
     }
 
 
-def _draw_head(
-    subject: Subject, one: Mixer, count: int, what: str, view: str | None, out: Path
-) -> None:
-    """The three pictures of one head, and the fields in them as arrays on the mesh."""
-    mesh, note, at = subject.mesh, subject.note, subject.at
+class HeadFields(NamedTuple):
+    """What is painted of one head, on the points or cells of the mesh."""
+
+    chosen: list[int]  # latents
+    share: Tensor  # [M], mean share that points receive of each
+    encode: Tensor  # [N, chosen]
+    decode: Tensor  # [N, chosen]
+    modes: Tensor  # [N, eigenvalues]
+    eigenvalues: list[float]  # of the modes after the constant one
+
+
+def _fields(subject: Subject, one: Mixer, count: int) -> HeadFields:
     q, k, scale = one
     decode = decode_weights(q, k, scale=scale)[:, 0]  # [N, M]
     share = decode.mean(dim=0)
     chosen = share.argsort(descending=True)[:count].tolist()
-    decode = _on_mesh(decode[:, chosen], subject.order)
     encode = len(k) * encode_weights(q[:, chosen], k, scale=scale)[0].T  # [N, count]
-    encode = _on_mesh(encode, subject.order)
     values, modes = mixing_eigenvectors(q, k, min(count + 1, q.shape[1]), scale=scale)
     lines = [value for value in values[0, 1:].tolist() if value > 1e-12]  # else rounding
-    modes = _on_mesh(modes[0, :, 1 : 1 + len(lines)].float(), subject.order)
+    return HeadFields(
+        chosen,
+        share,
+        _on_mesh(encode, subject.order),
+        _on_mesh(decode[:, chosen], subject.order),
+        _on_mesh(modes[0, :, 1 : 1 + len(lines)].float(), subject.order),
+        lines,
+    )
 
-    plot_latents(
-        mesh,
-        encode,
-        chosen=range(len(chosen)),
-        names=[f"latent {m}" for m in chosen],
-        label="weight, relative to an even look",
-        path=out / "latents_encode.png",
-        title=f"Where latents look: {what}",
-        note=note,
-        view=view,
-    )
-    plot_latents(
-        mesh,
-        decode,
-        chosen=range(len(chosen)),
-        names=[f"latent {m}, mean {100 * share[m]:.2g} %" for m in chosen],
-        label="share of what a point receives",
-        clim=(0.0, 1.0),
-        path=out / "latents_decode.png",
-        title=f"Where their messages go: {what}",
-        note=note,
-        view=view,
-    )
-    if lines:
-        plot_eigenmodes(
-            mesh,
-            modes,
-            lines,
-            first=2,
-            path=out / "eigenmodes.png",
-            title=f"Eigenmodes of the mixing: {what}",
-            note=f"mode 1 is constant, λ = 1{f'; {note}' if note else ''}",
-            view=view,
-        )
-    fields = {f"encode weight of latent {m}": encode[:, i] for i, m in enumerate(chosen)}
-    fields |= {f"decode weight of latent {m}": decode[:, i] for i, m in enumerate(chosen)}
-    fields |= {f"eigenmode {i + 2}": modes[:, i] for i in range(len(lines))}
+
+def _write(subject: Subject, found: HeadFields, out: Path) -> None:
+    """The fields of one head as arrays on the mesh."""
+    mesh, at = subject.mesh, subject.at
+    fields = {
+        f"encode weight of latent {m}": found.encode[:, i] for i, m in enumerate(found.chosen)
+    }
+    fields |= {
+        f"decode weight of latent {m}": found.decode[:, i] for i, m in enumerate(found.chosen)
+    }
+    fields |= {f"eigenmode {i + 2}": found.modes[:, i] for i in range(len(found.eigenvalues))}
     if isinstance(mesh, import_pyvista().PolyData):
         write_mesh(add_fields(mesh, fields, at=at, overwrite=True), out / "latents.vtp")
     else:
         grid = mesh.cast_to_unstructured_grid()
         write_mesh(add_fields(grid, fields, at=at, overwrite=True), out / "latents.vtu")
+
+
+def _draw_head(
+    pictures: Pictures, subject: Subject, found: HeadFields, what: str, view: str | None, out: Path
+) -> None:
+    """The three pictures of one head."""
+    mesh, note = subject.mesh, subject.note
+    path = out / "latents_encode.png"
+    with pictures.drawing("picture", path):
+        plot_latents(
+            mesh,
+            found.encode,
+            chosen=range(len(found.chosen)),
+            names=[f"latent {m}" for m in found.chosen],
+            label="weight, relative to an even look",
+            path=path,
+            title=f"Where latents look: {what}",
+            note=note,
+            view=view,
+        )
+    path = out / "latents_decode.png"
+    with pictures.drawing("picture", path):
+        plot_latents(
+            mesh,
+            found.decode,
+            chosen=range(len(found.chosen)),
+            names=[f"latent {m}, mean {100 * found.share[m]:.2g} %" for m in found.chosen],
+            label="share of what a point receives",
+            clim=(0.0, 1.0),
+            path=path,
+            title=f"Where their messages go: {what}",
+            note=note,
+            view=view,
+        )
+    if not found.eigenvalues:
+        return
+    path = out / "eigenmodes.png"
+    with pictures.drawing("picture", path):
+        plot_eigenmodes(
+            mesh,
+            found.modes,
+            found.eigenvalues,
+            first=2,
+            path=path,
+            title=f"Eigenmodes of the mixing: {what}",
+            note=f"mode 1 is constant, λ = 1{f'; {note}' if note else ''}",
+            view=view,
+        )
 
 
 def _on_mesh(rows: Tensor, order: Tensor | None) -> Tensor:
@@ -249,4 +289,4 @@ def _print(summary: dict[str, Any], out: Path) -> None:
         print(f"suggested M: {suggested}; train again with it and compare the errors")
     else:
         print(f"suggested M: {suggested}, as it is; the busiest head uses {used}")
-    print(f"pictures, spectra.json and the mesh with the weights: {out}")
+    print(f"spectra.json and the mesh with the weights: {out}")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from flare_geo.cli.evaluate import choose_device, coefficients
+from flare_geo.cli.pictures import Pictures
 from flare_geo.cli.pieces import (
     STORE,
     Pieces,
@@ -111,27 +112,17 @@ def predict(
             return
         except NotInPieces as reason:
             print(f"{mesh.name} is read whole: {reason}", file=sys.stderr)
-    result = predict_file(surrogate, mesh, out, png, html, given, channel, pieces, query)
-    shown = surrogate.outputs[channel].label
-    if movie is not None:
-        from flare_geo.viz import orbit
-
-        orbit(result.mesh, result.pred[:, channel], path=movie, label=shown)
-        print(f"  movie: {movie}")
-    if show:
-        from flare_geo.viz import show as open_window
-
-        try:
-            open_window(result.mesh, result.pred[:, channel], label=shown, title=mesh.name)
-        except RuntimeError as error:  # no display
-            raise ValueError(str(error)) from None
+    result = predict_file(surrogate, mesh, out, given, pieces, query)
+    _draw(surrogate, result, channel, png=png, html=html, movie=movie, show=show)
 
 
 class Predicted(NamedTuple):
-    """A mesh as it was read, and the prediction `[n, out]` on its points or cells."""
+    """A mesh as it was read; the prediction, and the truth if it has any, `[n, out]`; its name."""
 
     mesh: Any
     pred: Tensor
+    truth: Tensor | None
+    name: str
 
 
 def open_surrogate(run: Path, checkpoint: Which | None = None) -> Surrogate:
@@ -165,14 +156,11 @@ def predict_file(
     surrogate: Surrogate,
     path: Path,
     out: Path | None,
-    png: Path | None = None,
-    html: Path | None = None,
     given: dict[str, float] | None = None,
-    channel: int = 0,
     pieces: Pieces | None = None,
     query: Path | None = None,
 ) -> Predicted:
-    """Predict on one mesh file and write what is asked for; NAME_predicted if `out` is None.
+    """Predict on one mesh file and write it with the fields; NAME_predicted if `out` is None.
 
     An `out` without a suffix gets that of the format which holds the mesh. With a `query` the mesh
     is encoded, and everything else is about the mesh of that file.
@@ -202,9 +190,7 @@ def predict_file(
     print(f"{path.name}: {', '.join(fields)} on {size}: {out}")
     _print_errors(surrogate, pred, truth)
     _print_forces(surrogate, case, pred, truth)
-    if png is not None or html is not None:
-        _draw(surrogate, mesh, pred, truth, channel, png, html)
-    return Predicted(mesh, pred)
+    return Predicted(mesh, pred, truth, path.name)
 
 
 def check_target(out: Path) -> None:
@@ -239,7 +225,8 @@ def _predict_folder(
         picture = None if png is None else png / f"{path.stem}.png"
         page = None if html is None else html / f"{path.stem}.html"
         try:
-            predict_file(surrogate, path, out / path.stem, picture, page, given, channel, pieces)
+            result = predict_file(surrogate, path, out / path.stem, given, pieces)
+            _draw(surrogate, result, channel, png=picture, html=page)
         except (ValueError, FileNotFoundError) as error:
             failed.append(path.name)
             print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
@@ -268,30 +255,49 @@ def _print_forces(surrogate: Surrogate, case: Data, pred: Tensor, truth: Tensor 
 
 def _draw(
     surrogate: Surrogate,
-    mesh: Any,
-    pred: Tensor,
-    truth: Tensor | None,
+    result: Predicted,
     channel: int,
-    png: Path | None,
-    html: Path | None,
+    *,
+    png: Path | None = None,
+    html: Path | None = None,
+    movie: Path | None = None,
+    show: bool = False,
 ) -> None:
+    """Draw what is asked for, all of it even if some fails.
+
+    Raises:
+        ValueError: something failed; names it.
+    """
+    mesh, pred, truth, name = result
     label, field = surrogate.outputs[channel].label, pred[:, channel]
+    right = None if truth is None else truth[:, channel]
     generated = surrogate.info.get("dataset", {}).get("source", {}).get("generated")
     note = "trained on generated data" if generated else None
+    pictures = Pictures(margin="  ")
     if png is not None:
-        from flare_geo.viz import plot_comparison, plot_field
+        with pictures.drawing("picture", png):
+            from flare_geo.viz import plot_comparison, plot_field
 
-        if truth is not None:
-            plot_comparison(mesh, truth[:, channel], field, label=label, path=png, note=note)
-        else:
-            plot_field(mesh, field, label=label, path=png, note=note)
-        print(f"  picture: {png}")
+            if right is not None:
+                plot_comparison(mesh, right, field, label=label, path=png, note=note)
+            else:
+                plot_field(mesh, field, label=label, path=png, note=note)
     if html is not None:
-        from flare_geo.viz import write_comparison_html, write_html
+        with pictures.drawing("page", html):
+            from flare_geo.viz import write_comparison_html, write_html
 
-        if truth is not None:
-            right = truth[:, channel]
-            write_comparison_html(mesh, right, field, html, label=label, note=note)
-        else:
-            write_html(mesh, {label: field}, html, note=note)
-        print(f"  page: {html}")
+            if right is not None:
+                write_comparison_html(mesh, right, field, html, label=label, note=note)
+            else:
+                write_html(mesh, {label: field}, html, note=note)
+    if movie is not None:
+        with pictures.drawing("movie", movie):
+            from flare_geo.viz import orbit
+
+            orbit(mesh, field, path=movie, label=label)
+    if show:
+        with pictures.drawing("window"):
+            from flare_geo.viz import show as open_window
+
+            open_window(mesh, field, label=label, title=name)
+    pictures.finish()

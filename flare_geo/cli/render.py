@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from flare_geo.cli.evaluate import case_errors, choose_cases, choose_device
+from flare_geo.cli.pictures import Pictures
 from flare_geo.cli.run import Which, open_checkpoint, open_data, options_suffix, source_of
 from flare_geo.pyg import Data
 from flare_geo.viz import Comparison, plot_comparison_grid, write_comparison_html
@@ -68,19 +69,20 @@ def render(
     path = out or run / "pictures" / f"{split}{options_suffix(data)}.png"
     note = "generated data" if source_of(dataset) == "generated" else None
     drawn = {row["case"]: comparison(label, row) for label, row in chosen.items()}
-    plot_comparison_grid(
-        list(drawn.values()),
-        label=field.label,
-        path=path,
-        title=f"{dataset.name}, {split} split ({len(rows)} cases)",
-        note=note,
-    )
-    print(f"picture: {path}")
-    if html is None:
-        return path
-    for name, one in drawn.items():
-        page = html / f"{Path(name).name}.html"
-        fields = (one.data, one.truth, one.prediction)
-        write_comparison_html(*fields, page, label=field.label, title=name, note=note)
-        print(f"page: {page}")
+    pictures = Pictures()
+    with pictures.drawing("picture", path):
+        plot_comparison_grid(
+            list(drawn.values()),
+            label=field.label,
+            path=path,
+            title=f"{dataset.name}, {split} split ({len(rows)} cases)",
+            note=note,
+        )
+    if html is not None:
+        for name, one in drawn.items():
+            page = html / f"{Path(name).name}.html"
+            fields = (one.data, one.truth, one.prediction)
+            with pictures.drawing("page", page):
+                write_comparison_html(*fields, page, label=field.label, title=name, note=note)
+    pictures.finish()
     return path

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheck
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
+from flare_geo.cli.pictures import Pictures
 from flare_geo.cli.run import source_of
 from flare_geo.datasets import PackedDataset, SequenceDataset
 from flare_geo.files import write_aside
@@ -293,9 +294,12 @@ def _announce(
 
 
 def _draw_curve(run: Path) -> None:
-    from flare_geo.viz import plot_learning_curves
+    pictures = Pictures()
+    with pictures.drawing("learning curve"):
+        from flare_geo.viz import plot_learning_curves
 
-    plot_learning_curves(run / "metrics.csv", run / "learning_curve.png")
+        plot_learning_curves(run / "metrics.csv", run / "learning_curve.png")
+    pictures.mention()
 
 
 def _quieten() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from flare_geo.mesh import read_mesh, to_pyvista
-from flare_geo.viz import theme, window
+from flare_geo.viz import graphics, theme, window
 from flare_geo.viz.buffers import LOST
 from flare_geo.viz.interactive import html_page, write_comparison_html, write_html
 from flare_geo.viz.values import field_scale
@@ -206,6 +206,7 @@ def test_show_says_what_to_do_without_a_display(square, monkeypatch):
 
 def test_show_draws_the_field_in_a_window(square, monkeypatch):
     monkeypatch.setattr(window, "_has_display", lambda: True)
+    monkeypatch.setattr(graphics, "has_window", lambda: True)
     real, seen = pv.Plotter, []
 
     class Window(real):
@@ -217,7 +218,9 @@ def test_show_draws_the_field_in_a_window(square, monkeypatch):
             seen.append(self.screenshot(None, return_img=True))
             self.close()
 
-    name = theme.render_window_name()
+    name = graphics.window()
+    if name is None:
+        pytest.skip("VTK's own window is looked at here, and VTK cannot draw on this machine")
     if name:
         monkeypatch.setenv("VTK_DEFAULT_OPENGL_WINDOW", name)
     monkeypatch.setattr(pv, "Plotter", Window)

@@ -152,6 +152,6 @@ def test_a_file_whose_points_have_moved_already(monkeypatch):
 def test_a_million_triangles_in_seconds():
     sphere = pv.Sphere(theta_resolution=1000, phi_resolution=502)
     assert sphere.n_cells == 10**6
-    start = time.monotonic()
+    start = time.process_time()  # other processes do not count
     plot_field(sphere, sphere.points[:, 2])
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 60  # 3 s by VTK, 4 s without, where it was written
