@@ -2,6 +2,7 @@
 # Passes the tests: makes .venv, installs what the tests need, checks style and types, runs pytest
 # with one process a core (at most 8). Arguments go to pytest: bash scripts/test.sh tests/ops -k merge
 set -euo pipefail
+# shellcheck source=scripts/setup.sh
 source "$(dirname "$0")/setup.sh" dev
 ruff check .
 ruff format --check .
