@@ -1,9 +1,10 @@
 """Install this checkout with some extras into the environment whose Python runs this file.
 
-`python scripts/install.py dev`: called by scripts/setup.sh. Only torch needs thought: on Linux PyPI has it with CUDA
-alone. In this order: a torch that is there is kept; a machine with a GPU gets PyPI's; else the CPU build, from a
-folder of wheels that pip knows (PIP_FIND_LINKS), then from PyTorch's own index (or the one in TORCH_CPU_INDEX) if that
-answers within five seconds; else PyPI's. What will be downloaded is said before it is.
+`python scripts/install.py dev`: called by scripts/setup.sh. Only torch needs thought: on Linux PyPI
+has it with CUDA alone. A torch that is there is kept. A machine with a GPU gets PyPI's. Any other
+gets the CPU build from a folder of wheels that pip knows (PIP_FIND_LINKS), else from PyTorch's own
+index (or the one in TORCH_CPU_INDEX) if that answers within five seconds, else PyPI's as well.
+What will be downloaded is said before it is.
 """
 
 import os
@@ -20,9 +21,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-# Wheels of torch 2.13.0, what it requires of NVIDIA's, and triton, x86-64, from their Content-Length on PyPI
+# What PyPI has for Linux x86-64, from the Content-Length of the wheels: torch 2.13.0 with what
+# it requires of NVIDIA and triton; all else in the extra dev (triton 0.20 GB, vtk 0.14 GB, ...)
 CUDA_SIZE = "about 2.7 GB"
-OTHERS_SIZE = "0.6 GB"  # the extra dev, measured in the same way: triton 0.20, vtk 0.14, ffmpeg 0.07, ...
+OTHERS_SIZE = "0.6 GB"
 
 
 def version(text: str) -> tuple[int, ...]:
@@ -57,11 +59,13 @@ def has_gpu() -> bool:
 
 
 def cpu_wheel(index: str, wanted: str, timeout: float = 5) -> tuple[str, float] | None:
-    """Look for the CPU build of torch `wanted` for this Python in an index: its address and its size in GB."""
+    """Look in an index for the CPU build of torch for this Python: its address and size in GB."""
     page = f"{index.rstrip('/')}/torch/"
     tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
     tag += "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
-    name = rf"torch-{re.escape(wanted)}(?:%2B|\+)cpu-cp\d+-{tag}-\w*linux\w*_{platform.machine()}\.whl"
+    name = (
+        rf"torch-{re.escape(wanted)}(?:%2B|\+)cpu-cp\d+-{tag}-\w*linux\w*_{platform.machine()}\.whl"
+    )
     try:
         with urllib.request.urlopen(page, timeout=timeout) as answer:
             link = re.search(rf'href="([^"]*{name}[^"]*)"', answer.read().decode())
@@ -76,14 +80,17 @@ def cpu_wheel(index: str, wanted: str, timeout: float = 5) -> tuple[str, float] 
 
 
 def install_torch(wanted: str, constraints: Path) -> None:
-    """Put the CPU build of torch into an environment without torch, or say that PyPI's will come."""
+    """Put the CPU build of torch into the environment, or say that PyPI's will come."""
     if platform.system() != "Linux":  # there PyPI's is a CPU build (Windows) or runs on MPS (macOS)
         print(f"torch {wanted} comes from PyPI: about 0.1 GB to download", flush=True)
         return
+    local = ("install", "--no-deps", "--no-index", "-c", str(constraints), "torch")
     if has_gpu():
         why = "the GPU of this machine needs it"
-    elif pip("install", "--no-deps", "--no-index", "-c", str(constraints), "torch", quiet=True) == 0:
-        print("torch comes from a folder of wheels on this machine: nothing to download", flush=True)
+    elif pip(*local, quiet=True) == 0:
+        print(
+            "torch comes from a folder of wheels on this machine: nothing to download", flush=True
+        )
         return
     else:
         index = os.environ.get("TORCH_CPU_INDEX", CPU_INDEX)
@@ -94,7 +101,9 @@ def install_torch(wanted: str, constraints: Path) -> None:
             if pip("install", "--no-deps", address) == 0:
                 return
         why = f"no CPU build of torch {wanted} was found on this machine or at {index}"
-    print(f"torch {wanted} comes from PyPI with CUDA, as {why}: {CUDA_SIZE} to download", flush=True)
+    print(
+        f"torch {wanted} comes from PyPI with CUDA: {CUDA_SIZE} to download, as {why}", flush=True
+    )
 
 
 def main(extras: str) -> int:
