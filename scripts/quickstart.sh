@@ -3,6 +3,7 @@
 # tension, from a finite element solve), trains a FLARE on it, evaluates it, draws its predictions.
 # May be run again: what is there is taken as it is.
 set -euo pipefail
+# shellcheck source=scripts/setup.sh
 source "$(dirname "$0")/setup.sh" train,viz,generate
 flare-geo data generate elasticity --root data/elasticity
 flare-geo train --config scripts/configs/elasticity.yaml

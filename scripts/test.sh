@@ -1,10 +1,16 @@
 #!/usr/bin/env bash
-# Passes the tests: makes .venv, installs what the tests need, checks style and types, runs pytest
-# with one process a core (at most 8). Arguments go to pytest: bash scripts/test.sh tests/ops -k merge
+# Passes the tests: makes .venv, installs what the tests need, checks style and types, resolves the versions for all
+# platforms (where a package index answers), runs pytest with one process a core (at most 8), and the tests of ops and nn
+# again as two other CPUs compute. Arguments go to pytest, which then is all: bash scripts/test.sh tests/ops -k merge
 set -euo pipefail
+# shellcheck source=scripts/setup.sh
 source "$(dirname "$0")/setup.sh" dev
 ruff check .
 ruff format --check .
 mypy -p flare_geo
+if [ $# -eq 0 ]; then bash scripts/resolve.sh; fi
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # the processes share the cores
 python -m pytest -n auto --maxprocesses 8 --dist loadfile "$@"
+if [ $# -eq 0 ]; then
+    VENV_PINNED_311="$PWD/.venv" python scripts/anywhere.py cpu-lowest mkl-compatible -- tests/ops tests/nn
+fi
