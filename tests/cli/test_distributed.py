@@ -79,7 +79,8 @@ def error(found, expected):
     return float((a - b).norm() / b.norm())
 
 
-def assert_same(folder, name, other, bound=1e-7):
+def assert_same(folder, name, other, bound=1e-11):
+    """In float64 the runs differ by some eps; Adam may divide that by a small gradient."""
     one, more = rows(folder / name), rows(folder / other)
     assert len(one) == len(more) == 3
     for row, expected in zip(more, one, strict=True):
