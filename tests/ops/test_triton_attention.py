@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -291,3 +293,27 @@ def test_what_the_kernels_cannot_do_is_said():
     q, k, v, layout = inputs(1, 5, 256, [0, 9])
     with pytest.raises(ValueError, match="256"):
         flare_encode(q, k, v, layout, backend="triton")
+
+
+@pytest.mark.parametrize(
+    "program, expected",
+    [
+        ("pass", "ieee"),
+        ("matmul.fp32_precision = 'tf32'", "tf32"),
+        ("matmul.fp32_precision = 'ieee'", "ieee"),
+        ("matmul.allow_tf32 = True", "tf32"),
+        ("torch.set_float32_matmul_precision('high')", "tf32"),
+    ],
+)
+def test_float32_is_multiplied_as_torch_was_told(program, expected):
+    """In a process of its own: torch refuses to go back from the newer setting to the older."""
+    lines = [
+        "import torch",
+        "from torch.backends.cuda import matmul",
+        program,
+        "from flare_geo.ops.triton.precision import input_precision",
+        "print(input_precision(torch.float32), input_precision(torch.float16))",
+    ]
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.split() == [expected, "tf32"], done.stderr
