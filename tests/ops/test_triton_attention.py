@@ -296,7 +296,7 @@ def test_what_the_kernels_cannot_do_is_said():
 
 
 @pytest.mark.parametrize(
-    "program, expected",
+    ("program", "expected"),
     [
         ("pass", "ieee"),
         ("matmul.fp32_precision = 'tf32'", "tf32"),
