@@ -29,11 +29,12 @@ def negative(b_x):  # type: ignore[no-untyped-def]
 def input_precision(dtype: torch.dtype) -> str:
     """How float32 operands are multiplied when the inputs of an op are `dtype`.
 
-    float32 follows `torch.backends.cuda.matmul.allow_tf32`. float16 needs float32 operands only
-    where its range is too small (gradients of softmax weights of about 1/N): tf32 has more digits
-    than float16 there.
+    float32 follows `torch.backends.cuda.matmul.fp32_precision`, which also knows what was set by
+    its older name `allow_tf32` (to read that one warns in torch 2.9, and raises once both were
+    set). float16 needs float32 operands only where its range is too small (gradients of softmax
+    weights of about 1/N): tf32 has more digits than float16 there.
     """
-    if dtype == torch.float32 and not torch.backends.cuda.matmul.allow_tf32:
+    if dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision != "tf32":
         return "ieee"
     return "tf32"
 
