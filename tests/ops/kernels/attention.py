@@ -18,7 +18,7 @@ HEADS = 8
 
 
 def variant(kernel, name, dtype, width, latents, tf32=True, num_clouds="i32", **extra):
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
+    torch.backends.cuda.matmul.allow_tf32 = tf32
     block = launch.blocks(name, width, latents, dtype)
     constants = {
         "H": HEADS,

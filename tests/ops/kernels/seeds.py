@@ -13,10 +13,10 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 @contextmanager
 def tf32(allowed):
     """The torch setting by which the launchers choose blocks for float32."""
-    before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if allowed else "ieee"
+    before = torch.backends.cuda.matmul.fp32_precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = allowed
     yield
-    torch.backends.cuda.matmul.fp32_precision = before
+    torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def causal_variants():
