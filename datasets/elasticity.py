@@ -204,7 +204,7 @@ def _reach(mesh: Any, circumradius: NDArray[Any], sound: NDArray[Any]) -> NDArra
     large = circumradius > 2.5 * np.median(circumradius[sound])
     start = int(mesh.find_simplex([CENTRE, CENTRE]))
     large[start] = True
-    one = np.repeat(np.arange(len(large)), 3)
+    one = np.repeat(np.arange(len(large), dtype=np.int32), 3)  # csgraph takes no int64
     other = mesh.neighbors.ravel()
     both = (other >= 0) & large[one] & large[other]
     links = coo_array((both[both], (one[both], other[both])), shape=(len(large), len(large)))

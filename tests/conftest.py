@@ -39,10 +39,11 @@ if importlib.util.find_spec("triton") and not torch.cuda.is_available():
     patch_tensor, patch_language = interpreter._patch_lang_tensor, interpreter._patch_lang
     language = SimpleNamespace(__globals__={"tl": tl, "core": tl.core})
 
-    def _patch_tensor(tensor, scope):
+    def _patch_tensor(tensor, *scope):
         """numpy 2.4 takes no one-element arrays for an index: triton 3.6 needs `range(loaded)`."""
-        patch_tensor(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+        patch_tensor(tensor, *scope)
+        set_attr = scope[0].set_attr if scope else setattr  # triton 3.5 knows no scopes
+        set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
     def _call(function, *args, **kwargs):
         """Without patching the language, 5 ms: the launch has done that, for all functions."""

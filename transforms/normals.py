@@ -104,7 +104,8 @@ def _signs(points: NDArray[Any], normal: NDArray[Any], near: NDArray[Any]) -> ND
     # a link found from both sides must not be summed: keep the smaller end first, once
     low, high = np.minimum(one, other)[keep], np.maximum(one, other)[keep]
     _, first = np.unique(low * n + high, return_index=True)
-    links = coo_array((turn[keep][first], (low[first], high[first])), shape=(n, n)).tocsr()
+    ends = low[first].astype(np.int32), high[first].astype(np.int32)  # csgraph takes no others
+    links = coo_array((turn[keep][first], ends), shape=(n, n)).tocsr()
     tree = spanning_tree(links)
     pieces, piece = connected_components(tree, directed=False)
     outward = points - points.mean(axis=0)

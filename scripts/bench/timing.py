@@ -167,7 +167,7 @@ def verdict(errors: Row, dtype: torch.dtype, usual: float) -> Row:
     worse than `usual`, the largest error of the plain way at the same sizes.
     """
     rounding = {torch.float16: 1e-2, torch.bfloat16: 6e-2, torch.float32: 1e-4}[dtype]
-    if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
+    if dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32":
         rounding = 3e-3
     worst = max(errors.values())
     allowed = min(max(rounding, 3 * usual), 4 * rounding)
@@ -193,7 +193,7 @@ def environment(device: torch.device) -> Row:
     else:
         version = triton.__version__
     found: Row = {**provenance(device), "triton": version, "cuda": torch.version.cuda}
-    found["tf32"] = torch.backends.cuda.matmul.allow_tf32
+    found["tf32"] = torch.backends.cuda.matmul.fp32_precision == "tf32"
     if device.type == "cuda":
         found["device_bytes"] = torch.cuda.get_device_properties(device).total_memory
     return found
