@@ -264,6 +264,9 @@ def test_a_setting_is_run_counted_and_not_run_again(anywhere, monkeypatch, tmp_p
     }
     assert line["failures"][0].endswith("test_small.py::test_bad")
     assert line["versions"]["torch"]
+    (tmp_path / "conftest.py").write_text("raise ImportError")  # pytest cannot even start
+    assert anywhere.run("small", 1, [str(tmp_path)])["failures"] == ["pytest ended with status 4"]
+    capfd.readouterr()
     assert not anywhere.RESULTS.exists()  # with arguments of its own it is not the setting
 
     anywhere.RESULTS.write_text(json.dumps(line) + "\n" + json.dumps(line)[:40])
