@@ -131,8 +131,11 @@ def uv(*arguments: str) -> None:
     """Run uv; what it says is shown if it fails."""
     links = os.environ.get("PIP_FIND_LINKS")
     environment = {**os.environ, **({"UV_FIND_LINKS": links} if links else {})}
-    command = ["uv", "pip", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    command = ["uv", *arguments]
+    try:
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise CannotRun("uv is not installed; pip install uv") from None
     if done.returncode:
         raise CannotRun(f"{' '.join(command)}: {done.stderr.strip()}")
 
@@ -144,19 +147,22 @@ def make_environment(versions: str, python: str) -> Path:
     """
     variable = f"VENV_{versions}_{python.replace('.', '')}".upper()
     if variable in os.environ:
-        return Path(os.environ[variable]) / "bin" / "python"
+        given = Path(os.environ[variable]) / "bin" / "python"
+        if not given.is_file():
+            raise CannotRun(f"{variable} must name a virtual environment, {given} is not there")
+        return given
     folder = ENVIRONMENTS / f"{versions}-{python}"
     own = folder / "bin" / "python"
     wanted, installed = folder / "wanted.txt", folder / "installed.txt"
     base = find_python(python)
     if not own.exists():
-        subprocess.run(["uv", "venv", "--quiet", "--clear", "-p", base, str(folder)], check=True)
+        uv("venv", "--quiet", "--clear", "-p", base, str(folder))
     resolve = [*VERSIONS[versions], "--extra", "dev", "--no-header", "--no-annotate"]
-    uv("compile", "-p", str(own), "--quiet", *resolve, "pyproject.toml", "-o", str(wanted))
+    uv("pip", "compile", "-p", str(own), "--quiet", *resolve, "pyproject.toml", "-o", str(wanted))
     if not installed.exists() or installed.read_text() != wanted.read_text():
         print(f"installing the {versions} versions for Python {python} into {folder}", flush=True)
-        uv("sync", "-p", str(own), str(wanted))
-        uv("install", "-p", str(own), "--no-deps", "-e", ".")
+        uv("pip", "sync", "-p", str(own), str(wanted))
+        uv("pip", "install", "-p", str(own), "--no-deps", "-e", ".")
         shutil.copy(wanted, installed)
     return own
 
@@ -364,6 +370,10 @@ def main() -> int:
                 line = run(name, repetition, options.pytest)
             except CannotRun as why:
                 print(f"{name} is left out: {why}", flush=True)
+                continue
+            except RuntimeError as why:
+                print(f"{name} failed: {why}", flush=True)
+                bad += 1
                 continue
             bad += bool(line["failures"])
             if options.pytest:

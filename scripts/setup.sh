@@ -1,6 +1,8 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: a virtual environment in .venv with this checkout and the extras in $1 installed.
 # What is there already is taken as it is; it is brought up to date when pyproject.toml or constraints.txt has changed
 # since. PYTHON=python3.12 chooses another Python than the first on the PATH that is new enough.
+case "${PYTHON:-}" in /*) ;; */*) PYTHON="$PWD/$PYTHON" ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 here=$(pwd -P)
 venv=.venv
@@ -13,9 +15,10 @@ for name in datasets transforms viz; do
     }
 done
 
-# The version of a Python, if it starts and is new enough; nothing otherwise.
+# The version of a Python, if it starts, is one and is new enough; nothing otherwise.
 version_of() {
-    "$1" -c 'import sys; v = sys.version_info; print("%d.%d" % v[:2] if v >= (3, 11) else "")' 2>/dev/null
+    "$1" -c 'import sys; v = sys.version_info; print("%d.%d" % v[:2] if v >= (3, 11) else "")' 2>/dev/null |
+        grep -xE '3\.[0-9]+'
 }
 
 find_python() {
@@ -24,8 +27,12 @@ find_python() {
     for name in "${names[@]}"; do
         [ -n "$(version_of "$name")" ] && echo "$name" && return
     done
-    echo "Python 3.11 or newer is needed, ${names[0]} is $("${names[0]}" --version 2>&1 | head -n 1);" \
-        "install one, or name it with PYTHON=/path/to/python" >&2
+    if [ -n "${PYTHON:-}" ]; then
+        echo "PYTHON must name a Python 3.11 or newer, $PYTHON is none; nothing was changed" >&2
+    else
+        echo "Python 3.11 or newer is needed, and none is on the PATH;" \
+            "install one, or name it with PYTHON=/path/to/python" >&2
+    fi
     return 1
 }
 
@@ -40,11 +47,11 @@ why_new() {
     made_for=$(cat "$venv/.flare_geo" 2>/dev/null)
     if [ -z "$now" ] || ! "$(bin_of_venv)/python" -m pip --version >/dev/null 2>&1; then
         echo "it is broken or half made"
-    elif [ -n "$made_for" ] && [ "$made_for" != "$now $here" ]; then
+    elif [ -e "$venv/.flare_geo" ] && [ "$made_for" != "$now $here" ]; then
         echo "it was made for Python ${made_for/ / in }, this is Python $now in $here"
     elif [ -n "${PYTHON:-}" ]; then
         wanted=$(version_of "$PYTHON")
-        if [ "$wanted" != "$now" ]; then echo "it has Python $now, PYTHON=$PYTHON is ${wanted:-too old}"; fi
+        if [ "$wanted" != "$now" ]; then echo "it has Python $now, PYTHON=$PYTHON is $wanted"; fi
     fi
 }
 
@@ -52,25 +59,56 @@ make_venv() {
     local base
     base=$(find_python) || return
     echo "making $venv with $("$base" --version)"
-    mkdir -p "$venv"
-    echo "$(version_of "$base") $here" > "$venv/.flare_geo" # before the rest: says that it is ours, if this is interrupted
+    # The mark comes before the rest: it says that this folder is ours, if we are interrupted
+    if ! { mkdir -p "$venv" && echo "$(version_of "$base") $here" > "$venv/.flare_geo"; } 2>/dev/null; then
+        echo "$here/$venv cannot be written: make room there, or allow it" >&2
+        return 1
+    fi
     "$base" -m venv "$venv" || {
-        echo "$base cannot make a virtual environment (Debian, Ubuntu: apt-get install python3-venv)" >&2
+        local advice="its reason stands above"
+        "$base" -c 'import ensurepip, venv' 2>/dev/null || advice="Debian, Ubuntu: apt-get install python3-venv"
+        echo "$base cannot make a virtual environment in $here ($advice)" >&2
         return 1
     }
 }
 
-if [ ! -e "$venv" ]; then
+# One set-up at a time in a checkout; that of a process which is gone is taken over.
+lock=$venv.lock
+waiting=0
+until mkdir "$lock" 2>/dev/null; do
+    [ -d "$lock" ] || break # the checkout cannot be written: then nothing will be changed either
+    owner=$(cat "$lock/pid" 2>/dev/null)
+    if [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null || [ -z "$owner" ] && [ "$waiting" -gt 9 ]; then
+        rm -rf "$lock"
+        continue
+    fi
+    if [ "$waiting" -eq 1 ]; then echo "waiting for process ${owner:-?}, which sets up $here/$venv"; fi
+    waiting=$((waiting + 1))
+    sleep 1
+done
+if [ -d "$lock" ]; then
+    echo $$ > "$lock/pid"
+    trap 'rm -rf "$here/$lock"' EXIT
+fi
+
+if [ -n "${PYTHON:-}" ]; then find_python >/dev/null || exit 1; fi
+if [ -L "$venv" ] && [ ! -e "$venv" ]; then
+    echo "$here/$venv is a link to $(readlink "$venv"), which is not there: remove the link and run this again" >&2
+    exit 1
+elif [ ! -e "$venv" ]; then
     make_venv || exit 1
 else
     why=$(why_new)
     if [ -n "$why" ] && [ ! -e "$venv/.flare_geo" ]; then
-        echo "$venv cannot be used and was not made by this script: $why; remove it and run this again" >&2
+        echo "$here/$venv cannot be used and was not made by this script: $why; remove it and run this again" >&2
         exit 1
     elif [ -n "$why" ]; then
         echo "$venv is made anew: $why"
         find_python >/dev/null || exit 1
-        rm -rf "$venv"
+        if [ ! -w . ] || ! rm -rf "$venv"; then
+            echo "$here/$venv cannot be removed: allow it, or remove it yourself" >&2
+            exit 1
+        fi
         make_venv || exit 1
     fi
 fi
@@ -86,3 +124,7 @@ if ! cat pyproject.toml constraints.txt | cmp -s - "$stamp"; then
     cat pyproject.toml constraints.txt > "$stamp"
 fi
 export PATH="$PWD/$bin:$PATH"
+if [ -d "$lock" ]; then
+    rm -rf "$lock"
+    trap - EXIT
+fi

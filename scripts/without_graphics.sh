@@ -15,8 +15,8 @@ set -euo pipefail
 
 hidden=all
 if [[ "${1:-}" == --hide ]]; then
-    hidden="${2:?--hide needs all, egl or x11}"
-    shift 2
+    hidden="${2:-}"
+    shift $(($# > 1 ? 2 : 1))
 fi
 case "$hidden" in
     all) patterns='lib(GL|EGL|OpenGL|OSMesa|X|xcb|gbm)' ;;

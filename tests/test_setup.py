@@ -209,15 +209,59 @@ def test_an_installation_that_failed_is_gone_on_with(checkout, python):
     assert set_up(checkout).stdout.splitlines()[-2] == "installs dev"
 
 
+def test_a_wrong_python_costs_nobody_an_environment(checkout, python):
+    set_up(checkout, PYTHON=python)
+    before = (checkout / ".venv" / "bin" / "python").stat()
+    wrong = set_up(checkout, PYTHON="/bin/echo")
+    assert wrong.returncode == 1
+    assert "made anew" not in wrong.stdout
+    assert (checkout / ".venv" / "bin" / "python").stat() == before
+
+
+def test_two_at_once_take_turns(checkout, python):
+    """The first one is held in its installation until the second has said that it waits."""
+    pipe = checkout / "go on"
+    os.mkfifo(pipe)
+    script = checkout / "scripts" / "install.py"
+    script.write_text(f"print('installs', flush=True); open({str(pipe)!r}).read()")
+    code = "set -euo pipefail; source scripts/setup.sh dev"
+    command, options = ["bash", "-c", code], {"cwd": checkout, "text": True, "bufsize": 1}
+    environment = os.environ | {"PYTHON": python}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, **options) as first:
+        for line in first.stdout:
+            if line == "installs\n":
+                break
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, **options
+        ) as second:
+            assert second.stdout.readline().startswith(f"waiting for process {first.pid}, which")
+            pipe.write_text("")
+            assert first.wait() == 0
+            assert second.stdout.read() == ""  # nothing is left to be done
+            assert second.wait() == 0
+    assert not (checkout / ".venv.lock").exists()
+
+    (checkout / ".venv.lock").mkdir()
+    (checkout / ".venv.lock" / "pid").write_text(str(first.pid))  # it was killed
+    assert set_up(checkout).returncode == 0
+
+
 def test_set_up_says_what_is_missing(checkout, tmp_path):
     old = tmp_path / "python-2.7"
     old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 2.7.18\n')
     old.chmod(0o755)
-    for python, what in ((old, "Python 2.7.18"), ("/no/python", "")):
+    for python in (old, "/no/python", "/bin/echo"):  # echo answers whatever it is asked
         said = set_up(checkout, PYTHON=str(python))
         assert said.returncode == 1
-        assert f"Python 3.11 or newer is needed, {python} is {what}" in said.stderr
+        (line,) = said.stderr.splitlines()
+        assert line.startswith(f"PYTHON must name a Python 3.11 or newer, {python} is none")
     assert not (checkout / ".venv").exists()
+
+    (checkout / ".venv").symlink_to("/no/environment")
+    said = set_up(checkout)
+    assert said.returncode == 1
+    (line,) = said.stderr.splitlines()
+    assert ".venv is a link to /no/environment, which is not there" in line
 
     (checkout / "flare_geo" / "viz").unlink()
     (checkout / "flare_geo" / "viz").write_text("../viz")  # git without symbolic links
@@ -283,18 +327,30 @@ def test_a_setting_is_run_counted_and_not_run_again(anywhere, monkeypatch, tmp_p
     assert text.endswith("\nafter\n")
 
 
+def keep_one(find_python):
+    """Python 3.11 is the one that runs the tests; others are looked for."""
+    return lambda version: sys.executable if version == "3.11" else find_python(version)
+
+
 def test_a_setting_that_this_machine_does_not_have_is_left_out(anywhere, monkeypatch, capfd):
     hidden = ("bash", "-c", "echo 'no namespace here' >&2; exit 77", "_")
     settings = {
         "python": anywhere.Setting("no such Python", python="3.99"),
         "wrapper": anywhere.Setting("no such wrapper", wrapper=hidden),
+        "given": anywhere.Setting("no such environment", "newest", "3.12"),
+        "uv": anywhere.Setting("no uv"),
     }
+    monkeypatch.setenv("VENV_NEWEST_312", "/no/environment")
+    monkeypatch.setattr(anywhere, "find_python", keep_one(anywhere.find_python))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(anywhere, "SETTINGS", settings)
     monkeypatch.setattr(sys, "argv", [""])
     assert anywhere.main() == 0
     said = capfd.readouterr().out
     assert "python is left out: Python 3.99 is not installed" in said
     assert "wrapper is left out: no namespace here" in said
+    assert "given is left out: VENV_NEWEST_312 must name a virtual environment" in said
+    assert "uv is left out: uv is not installed" in said
     assert not anywhere.RESULTS.exists()
 
 

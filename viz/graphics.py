@@ -38,6 +38,10 @@ NOTICE = (
     "apt-get install libegl1 libgl1-mesa-dri (Debian, Ubuntu), dnf install mesa-libEGL "
     "mesa-dri-drivers (Fedora), conda install -c conda-forge libegl mesalib (conda)"
 )
+CHOSEN = (
+    "VTK cannot draw with {name}={value}, so pictures are drawn by a plain renderer; without that "
+    "variable EGL, OSMesa and X are tried"
+)
 TRIAL = """
 import sys
 try:
@@ -82,7 +86,8 @@ def window() -> str | None:
     for name in (EGL, OSMESA, X11) if free else (ANY,):
         if works(name):
             return name
-    logger.warning(NOTICE)
+    chosen = os.environ.get(CHOICE)
+    logger.warning(NOTICE if chosen is None else CHOSEN.format(name=CHOICE, value=chosen))
     return None
 
 

@@ -63,7 +63,7 @@ def plot_histograms(
         axes.set_yscale("log")
         axes.set_ylim(0.5, 2 * counts.max())
         missing = values.size - finite.size
-        words = f"{label}\n{missing} values are NaN" if missing else label
+        words = f"{label}\n{missing} values are not finite" if missing else label
         axes.set_xlabel(
             words, size=theme.SMALL_SIZE, color=theme.INK, family=theme.FONT, parse_math=False
         )

@@ -166,7 +166,7 @@ def extremes(values: np.ndarray, scale: ColorScale, label: str = "") -> str:
     """Say the true range of a field in the unit of its bar, and how many values are no numbers."""
     finite = values[np.isfinite(values)]
     missing = values.size - finite.size
-    words = [f"{missing} of {values.size} values are NaN"] if missing else []
+    words = [f"{missing} of {values.size} values are not finite"] if missing else []
     if finite.size:
         power = exponent(max(abs(scale.low), abs(scale.high)))
         low, high = float(finite.min()) / 10.0**power, float(finite.max()) / 10.0**power

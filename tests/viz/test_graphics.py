@@ -58,13 +58,14 @@ def test_whatever_becomes_of_the_child_this_process_goes_on(
     assert np.mean(np.ptp(image.astype(int), axis=-1) > 40) > 0.1
 
 
-def test_the_first_window_that_draws_is_taken(fresh, libraries, monkeypatch):
+def test_the_first_window_that_draws_is_taken(fresh, libraries, monkeypatch, caplog):
     code = "import sys; print('drawn' if 'OSOpenGL' in sys.argv[1] else 'blank')"
     monkeypatch.setattr(graphics, "TRIAL", code)
     assert graphics.window() == graphics.OSMESA
     monkeypatch.setenv(graphics.CHOICE, "vtkEGLRenderWindow")
     graphics.window.cache_clear()
     assert graphics.window() is None  # the user's choice is VTK's to make, and that is blank
+    assert "cannot draw with VTK_DEFAULT_OPENGL_WINDOW=vtkEGLRenderWindow" in caplog.text
 
 
 def test_without_the_libraries_no_child_is_started(fresh, libraries, monkeypatch):

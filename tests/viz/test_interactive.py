@@ -103,7 +103,7 @@ def test_cell_values_quadratic_cells_and_missing_values(bar):
     inside = mesh.find_containing_cell(centre * 0.999 + 0.001 * np.array(mesh.center))
     wanted = np.where(np.isnan(values[inside]), np.float32(LOST), values[inside])
     np.testing.assert_array_equal(drawn[:, 0], wanted.astype(np.float32))
-    assert "1 of 32 values are NaN" in facts["fields"][0]["spread"]
+    assert "1 of 32 values are not finite" in facts["fields"][0]["spread"]
 
     solid = read_mesh(MESHES / "bracket_part.vtu")
     stress = solid["Equivalent (von-Mises) Stress (psi)"]

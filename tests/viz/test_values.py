@@ -85,5 +85,5 @@ def test_labels_carry_the_power_in_front_of_the_unit():
 def test_extremes_are_those_of_the_field_not_of_the_bar():
     scale = field_scale(np.array([0.0, 1.0]), clim=(0, 1))
     words = extremes(np.array([-2.0, np.nan, 3.0]), scale, "p [Pa]")
-    assert words.split("    ") == ["min −2", "max 3 [Pa]", "1 of 3 values are NaN"]
+    assert words.split("    ") == ["min −2", "max 3 [Pa]", "1 of 3 values are not finite"]
     assert number(-1e-17, beside=1.0) == "0"
