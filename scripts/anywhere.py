@@ -87,12 +87,17 @@ SETTINGS = {
         tests=COMPUTES,
     ),
     "mkl-compatible": Setting(
-        "MKL's code path for any CPU, two threads",
-        variables={"MKL_CBWR": "COMPATIBLE", "OMP_NUM_THREADS": "2"},
+        "MKL's code path for any CPU",
+        variables={"MKL_CBWR": "COMPATIBLE"},
         tests=COMPUTES,
     ),
     "threads-1": Setting("one thread", variables={"OMP_NUM_THREADS": "1"}, tests=COMPUTES),
-    "threads-2": Setting("two threads", variables={"OMP_NUM_THREADS": "2"}, tests=COMPUTES),
+    "threads-2": Setting(
+        "two threads",
+        # Each process has two, on as many cores as there are processes: those that wait must sleep
+        variables={"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"},
+        tests=COMPUTES,
+    ),
     "busy": Setting("beside two busy loops", busy=2),
     **{
         f"no-{name}": Setting(f"without {says}", wrapper=(*WITHOUT_GRAPHICS, hide), tests=DRAWS)
