@@ -9,7 +9,7 @@ import numpy as np
 
 from flare_geo.mesh.quiet import vtk_messages
 from flare_geo.viz import graphics, theme
-from flare_geo.viz.painting import FIELD, Eye, Item
+from flare_geo.viz.items import FIELD, Eye, Item
 
 if TYPE_CHECKING:
     import pyvista as pv

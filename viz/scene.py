@@ -11,7 +11,8 @@ import numpy as np
 
 from flare_geo.viz import theme
 from flare_geo.viz.camera import Frame, View, fit
-from flare_geo.viz.painting import FIELD, Eye, Item, paint
+from flare_geo.viz.items import FIELD, Eye, Item
+from flare_geo.viz.painting import paint
 from flare_geo.viz.values import Association, ColorScale
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 
 from flare_geo.mesh.quiet import vtk_messages
 from flare_geo.viz import theme
-from flare_geo.viz.painting import FIELD, Eye, Item
+from flare_geo.viz.items import FIELD, Eye, Item
 from flare_geo.viz.raster import Fragments, discs, triangles, weights
 from flare_geo.viz.values import ColorScale
 

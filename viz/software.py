@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flare_geo.viz.painting import Eye, Item
+from flare_geo.viz.items import Eye, Item
 from flare_geo.viz.raster import CHUNK, Canvas, Fragments
 from flare_geo.viz.shapes import Shape, shapes_of
 
