@@ -249,7 +249,9 @@ def run(name: str, repetition: int, extra: list[str]) -> dict:
     ]
     report = ENVIRONMENTS / f"{name}-{os.getpid()}.xml"
     report.parent.mkdir(exist_ok=True)
-    options = ["-q", "-n", "auto", "--maxprocesses", "8", "--dist", "loadfile"]
+    # In the order of the files: the long ones of cli come early, and no core waits at the end
+    order = ["--dist", "loadfile", "--no-loadscope-reorder"]
+    options = ["-q", "-n", "auto", "--maxprocesses", "8", *order]
     command = [*setting.wrapper, str(python), "-m", "pytest", *options, f"--junitxml={report}"]
     environment = {
         **os.environ,
