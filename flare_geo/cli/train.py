@@ -37,6 +37,7 @@ QUIET = [  # Lightning's advice that does not apply to packed batches or to a CP
     ".*GPU available but not used.*",
     ".*number of training batches.*smaller than the logging interval.*",
     ".*Checkpoint directory.*exists and is not empty.*",
+    ".*The dirpath has changed from.*",  # a run folder may be moved
     ".*Detected call of `lr_scheduler.step\\(\\)` before.*",  # float16 leaves out steps at first
     ".*Total length of `list` across ranks is zero.*",  # a set without validation cases
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
