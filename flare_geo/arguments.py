@@ -1,9 +1,10 @@
-"""How a thing was made: the one memory of constructor arguments, for models, transforms, data sets."""
+"""How a thing was made: one memory of constructor arguments, for models, transforms, data sets."""
 
 import functools
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -67,16 +68,14 @@ def _remembering(init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(init)
     def remembering(self: Any, *args: Any, **kwargs: Any) -> None:
         if "config" not in vars(self):
-            try:
+            with suppress(TypeError):  # which the call itself says better
                 bound = signature.bind(self, *args, **kwargs)
-            except TypeError:  # which the call itself says better
-                return init(self, *args, **kwargs)
-            bound.apply_defaults()
-            _, *given = bound.arguments.items()
-            config = dict(given)
-            for name in spread:
-                config.update(config.pop(name))
-            vars(self)["config"] = config
+                bound.apply_defaults()
+                _, *given = bound.arguments.items()
+                config = dict(given)
+                for name in spread:
+                    config.update(config.pop(name))
+                vars(self)["config"] = config
         init(self, *args, **kwargs)
 
     return remembering
