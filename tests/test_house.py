@@ -113,6 +113,31 @@ def test_links(name):
     assert str(link.readlink()) == f"../{name}"
 
 
+def test_a_checkout_without_links_says_what_to_do(tmp_path):
+    """Git's default on Windows: the links are small text files."""
+
+    def run(*command):
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    for name in ("datasets", "transforms", "viz"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    (tmp_path / "flare_geo").mkdir()
+    shutil.copy(PACKAGE / "__init__.py", tmp_path / "flare_geo")
+    for name in ("datasets", "transforms", "viz"):
+        (tmp_path / "flare_geo" / name).symlink_to(f"../{name}")
+    author = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    for words in (("init", "-q"), ("add", "."), (*author, "commit", "-qm", "first")):
+        assert run("git", *words).returncode == 0
+    assert run("git", "clone", "-q", "-c", "core.symlinks=false", ".", "copy").returncode == 0
+    tmp_path = tmp_path / "copy"
+    done = run(sys.executable, "-c", "import flare_geo.datasets")
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: flare_geo/datasets must be a symbolic link to a folder")
+    assert run("bash", "-c", last.split("then run: ")[1]).returncode == 0
+    assert run(sys.executable, "-c", "import flare_geo.datasets").returncode == 0
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     tree = tmp_path_factory.mktemp("tree") / "flare_geo"
