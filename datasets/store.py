@@ -380,7 +380,8 @@ class PackedStore:
         self._identity = (0, 0, 0)
         self._memory: memoryview | None = None
         if self.path is None:
-            self._memory = source.getbuffer()  # type: ignore[union-attr]
+            # Not getbuffer(): a BytesIO whose views are collected with it complains on stderr
+            self._memory = memoryview(source.getvalue())  # type: ignore[union-attr]
         else:
             self._fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             self._identity = _identity(self._fd)

@@ -29,7 +29,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         buffer = BytesIO()  # a full disk is then an OSError, and not one of torch's own
         torch.save(checkpoint, buffer)
         with write_aside(path) as aside:
-            aside.write_bytes(buffer.getbuffer())
+            aside.write_bytes(buffer.getvalue())
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None

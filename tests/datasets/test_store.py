@@ -1,5 +1,7 @@
+import gc
 import os
 import pickle
+import sys
 from io import BytesIO
 
 import h5py
@@ -57,6 +59,18 @@ def test_roundtrip(tmp_path, where):
     store[0].pos.zero_()  # a case is a copy
     assert_same(CASES[0], store[0])
     store.close()
+
+
+def test_a_store_in_memory_is_collected_without_a_word(monkeypatch):
+    """As part of a cycle, which the traceback of any error closes."""
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    write_store(buffer := BytesIO(), iter(CASES), {"name": "toy"})
+    store = PackedStore(buffer)
+    store.cycle = [store]
+    del store, buffer
+    gc.collect()
+    assert not complaints
 
 
 def test_layout_on_disk(tmp_path):
