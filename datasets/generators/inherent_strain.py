@@ -142,7 +142,7 @@ def build(
         new = (layer >= first) & (layer < first + group)
         there = slice(clamped, 3 * int(elems[new].max()) + 3)  # nodes come with their first layer
         stiffness = stiffness + _assemble(one.stiffness, dofs[new], pos.size)
-        load = _scatter(np.tile(one.load @ eigenstrain, (new.sum(), 1)), dofs[new], pos.size)
+        load = _scatter(np.tile(one.load @ eigenstrain, (int(new.sum()), 1)), dofs[new], pos.size)
         step = np.zeros_like(u)
         step[there] = _balance(stiffness[there, there], load[there])
         u += step
