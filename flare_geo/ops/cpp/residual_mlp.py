@@ -1,5 +1,6 @@
-"""The C++ residual chains: calls of the kernels, and an operator of torch."""
+"""The C++ residual MLPs: calls of the kernels, and an operator of torch."""
 
+from collections.abc import Sequence
 from ctypes import c_float, c_int, c_int64
 from typing import Any
 
@@ -8,22 +9,12 @@ from torch import Tensor
 from torch.library import custom_op
 
 from flare_geo.ops.cpp.build import library, pointer
+from flare_geo.ops.residual_mlp_torch import stack_layers
 
-ACTS = {"gelu_tanh": 0, "silu": 1}
-
-
-def supports(x: Tensor, act: str) -> bool:
-    """Whether there is a kernel for such features: float32, C a multiple of 16."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and x.shape[-1] % 16 == 0
-        and act in ACTS
-        and not torch.is_autocast_enabled("cpu")
-    )
+ACTIVATIONS = {"gelu_tanh": 0, "silu": 1}
 
 
-def chain_forward(
+def forward(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -39,18 +30,18 @@ def chain_forward(
         weight: `[G, L, C, C]`.
         bias: `[G, L, C]`.
         act: ``"gelu_tanh"`` or ``"silu"``.
-        norm: `[2, C]`, factors and shifts of a LayerNorm of x before the chains.
+        norm: `[2, C]`, factors and shifts of a LayerNorm of x before the MLPs.
         eps: of the LayerNorm.
         skip: whether x is added to y.
     """
     y = x.new_empty(len(weight), *x.shape)
-    library().flare_chain_forward(
+    library().flare_mlp_forward(
         *map(pointer, (x, weight, bias, norm, y)), *_sizes(x, weight, act, eps, skip)
     )
     return y
 
 
-def chain_backward(
+def backward(
     dy: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -63,7 +54,7 @@ def chain_backward(
     """Gradients of x, weight, bias and norm."""
     grads = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
     dnorm = None if norm is None else torch.empty_like(norm)
-    library().flare_chain_backward(
+    library().flare_mlp_backward(
         *map(pointer, (x, weight, bias, norm, dy, *grads, dnorm)),
         *_sizes(x, weight, act, eps, skip),
     )
@@ -71,51 +62,48 @@ def chain_backward(
 
 
 def _sizes(x: Tensor, weight: Tensor, act: str, eps: float, skip: bool) -> tuple[Any, ...]:
-    chains, layers, width = weight.shape[:3]
+    mlps, layers, width = weight.shape[:3]
     return (
         c_int64(x.shape[0]),
         c_int(width),
         c_int(layers),
-        c_int(chains),
-        c_int(ACTS[act]),
+        c_int(mlps),
+        c_int(ACTIVATIONS[act]),
         c_float(eps),
         c_int(skip),
         c_int(torch.get_num_threads()),
     )
 
 
-def residual_chain(x: Tensor, weight: Tensor, bias: Tensor, act: str) -> Tensor:
-    """Residual chains of linears, as :func:`flare_geo.ops.chain.residual_chains` defines them.
-
-    Shapes:
-        - **x:** `[N, C]`; **weight:** `[G, L, C, C]`; **bias:** `[G, L, C]`
-        - **returns** `[G, N, C]`
-    """
-    y: Tensor = chain_op(x, weight, bias, act)
-    return y
+def residual_mlps(
+    x: Tensor, weights: Sequence[Sequence[Tensor]], biases: Sequence[Sequence[Tensor]], act: str
+) -> tuple[Tensor, ...]:
+    """As :func:`flare_geo.ops.residual_mlps`."""
+    y: Tensor = mlps_op(x, stack_layers(weights), stack_layers(biases), act)
+    return y.unbind()
 
 
 @custom_op("flare_geo::cpp_chain", mutates_args=())
-def chain_op(x: Tensor, weight: Tensor, bias: Tensor, act: str) -> Tensor:
+def mlps_op(x: Tensor, weight: Tensor, bias: Tensor, act: str) -> Tensor:
     """`y [G, N, C]`."""
-    return chain_forward(x.contiguous(), weight.contiguous(), bias.contiguous(), act)
+    return forward(x.contiguous(), weight.contiguous(), bias.contiguous(), act)
 
 
 @custom_op("flare_geo::cpp_chain_backward", mutates_args=())
-def chain_backward_op(
+def mlps_backward_op(
     dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, act: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias."""
     dy, x, weight, bias = (t.contiguous() for t in (dy, x, weight, bias))
-    return chain_backward(dy, x, weight, bias, act)[:3]
+    return backward(dy, x, weight, bias, act)[:3]
 
 
-@chain_op.register_fake
+@mlps_op.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor, act: str) -> Tensor:
     return x.new_empty(len(weight), *x.shape)
 
 
-@chain_backward_op.register_fake
+@mlps_backward_op.register_fake
 def _(
     dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, act: str
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,7 +116,7 @@ def _keep(ctx, inputs, output):  # type: ignore[no-untyped-def]
 
 
 def _gradient(ctx, dy):  # type: ignore[no-untyped-def]
-    return *chain_backward_op(dy, *ctx.saved_tensors, ctx.act), None
+    return *mlps_backward_op(dy, *ctx.saved_tensors, ctx.act), None
 
 
-chain_op.register_autograd(_gradient, setup_context=_keep)
+mlps_op.register_autograd(_gradient, setup_context=_keep)
