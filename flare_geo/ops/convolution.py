@@ -1,12 +1,12 @@
 """Causal convolution along the points of each cloud."""
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from flare_geo.ops.gradients import register_gradient
 from flare_geo.ops.layout import Layout, make_layout
 
 
@@ -47,7 +47,8 @@ def _op(u: Tensor, kernel: Tensor, ptr: Tensor) -> Tensor:
 @custom_op("flare_geo::causal_convolution_backward", mutates_args=())
 def _backward_op(dy: Tensor, u: Tensor, kernel: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients are correlations: of dy with the kernel, and of dy with u."""
-    du, dkernel = torch.empty_like(u), torch.zeros_like(kernel)
+    dy = dy.contiguous()
+    du, dkernel = u.new_empty(u.shape), kernel.new_zeros(kernel.shape)
     for cloud, n in _clouds(ptr):
         spectrum = _spectrum(dy[cloud])
         du[cloud] = _inverse(spectrum * _spectrum(kernel[:n]).conj(), n)
@@ -71,22 +72,5 @@ def _inverse(spectrum: Tensor, n: int) -> Tensor:
     return x
 
 
-@_op.register_fake
-def _(u: Tensor, kernel: Tensor, ptr: Tensor) -> Tensor:
-    return torch.empty_like(u)
-
-
-@_backward_op.register_fake
-def _(dy: Tensor, u: Tensor, kernel: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(u), torch.empty_like(kernel)
-
-
-def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    return *_backward_op(dy.contiguous(), *ctx.saved_tensors), None
-
-
-_op.register_autograd(_gradient, setup_context=_keep)
+_op.register_fake(lambda u, kernel, ptr: torch.empty_like(u))
+register_gradient(_op, _backward_op, count=2)

@@ -1,13 +1,13 @@
 """Softmax attention between all pairs of points of a cloud."""
 
 from itertools import accumulate, pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.library import custom_op
 from torch.nn.functional import scaled_dot_product_attention
 
+from flare_geo.ops.gradients import register_gradient
 from flare_geo.ops.layout import Layout, make_layout
 from flare_geo.ops.numerics import wide
 
@@ -104,7 +104,7 @@ def _backward_op(
 
     With P the softmax of the scores: dV = P^T dY, dS = P * (dY V^T - rowsum(P * dY V^T)).
     """
-    dq, dk, dv = (torch.zeros_like(x) for x in (q, k, v))
+    dq, dk, dv = (x.new_zeros(x.shape) for x in (q, k, v))
     offsets = [
         pairwise([0, *accumulate(make_layout(p, len(x), x.device).sizes)])
         for p, x in ((ptr, q), (kv_ptr, k))
@@ -125,25 +125,7 @@ def _backward_op(
     return dq, dk, dv
 
 
-@_attention_op.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, kv_ptr: Tensor, scale: float) -> Tensor:
-    return q.new_empty(q.shape[0], q.shape[1], v.shape[2])
-
-
-@_backward_op.register_fake
-def _(
-    dy: Tensor, q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, kv_ptr: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.scale = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    return *_backward_op(dy, *ctx.saved_tensors, ctx.scale), None, None, None
-
-
-_attention_op.register_autograd(_gradient, setup_context=_keep)
+_attention_op.register_fake(
+    lambda q, k, v, ptr, kv_ptr, scale: q.new_empty(q.shape[0], q.shape[1], v.shape[2])
+)
+register_gradient(_attention_op, _backward_op, count=3)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.library import custom_op
 from torch.nn.functional import scaled_dot_product_attention
 
+from flare_geo.ops.gradients import register_gradient
 from flare_geo.ops.layout import Layout, make_layout, ptr_to_batch
 from flare_geo.ops.numerics import wide
 from flare_geo.ops.segment import apply_state, segment_sum, sum_outer
@@ -93,7 +94,7 @@ def attention_backward_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v, by the formulas of README.md (operators have no autograd inside)."""
     layout = make_layout(ptr, k.shape[0], k.device)
-    dq, dk, dv = torch.zeros_like(q), torch.empty_like(k), torch.empty_like(v)
+    dq, dk, dv = q.new_zeros(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
     starts = [0, *accumulate(layout.sizes)]
     for cloud, (start, end) in enumerate(pairwise(starts)):
         at = slice(start, end)
@@ -105,28 +106,8 @@ def attention_backward_op(
     return dq, dk, dv
 
 
-@attention_op.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, scale: float) -> Tensor:
-    return v.new_empty(v.shape)
-
-
-@attention_backward_op.register_fake
-def _(
-    dy: Tensor, q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-
-
-def _keep(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    *tensors, ctx.scale = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _gradient(ctx, dy):  # type: ignore[no-untyped-def]
-    return *attention_backward_op(dy, *ctx.saved_tensors, ctx.scale), None, None
-
-
-attention_op.register_autograd(_gradient, setup_context=_keep)
+attention_op.register_fake(lambda q, k, v, ptr, scale: v.new_empty(v.shape))
+register_gradient(attention_op, attention_backward_op, count=3)
 
 
 def _pair(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

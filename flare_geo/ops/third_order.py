@@ -1,12 +1,12 @@
 """Attention to all pairs of points of a cloud, in bounded memory."""
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from flare_geo.ops.gradients import register_gradient
 from flare_geo.ops.layout import Layout, make_layout
 from flare_geo.ops.numerics import wide
 
@@ -60,7 +60,7 @@ def _backward_op(
     dy: Tensor, q: Tensor, k1: Tensor, k2: Tensor, v1: Tensor, v2: Tensor, ptr: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients; with P the softmax, dP = dy . (v1 * v2), dS = P * (dP - sum P dP)."""
-    dq, *dkv = (torch.empty_like(x) for x in (q, k1, k2, v1, v2))
+    dq, *dkv = (x.new_empty(x.shape) for x in (q, k1, k2, v1, v2))
     for cloud in _clouds(ptr):
         k1_b, k2_b, v1_b, v2_b = (_by_head(x[cloud]) for x in (k1, k2, v1, v2))  # [H, n, D]
         sums = [torch.zeros_like(k1_b) for _ in range(4)]
@@ -105,24 +105,5 @@ def _by_head(x: Tensor) -> Tensor:
     return wide(x).transpose(0, 1)
 
 
-@_op.register_fake
-def _(q: Tensor, k1: Tensor, k2: Tensor, v1: Tensor, v2: Tensor, ptr: Tensor) -> Tensor:
-    return torch.empty_like(v1)
-
-
-@_backward_op.register_fake
-def _(
-    dy: Tensor, q: Tensor, k1: Tensor, k2: Tensor, v1: Tensor, v2: Tensor, ptr: Tensor
-) -> tuple[Tensor, ...]:
-    return tuple(torch.empty_like(x) for x in (q, k1, k2, v1, v2))
-
-
-def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    return *_backward_op(dy, *ctx.saved_tensors), None
-
-
-_op.register_autograd(_gradient, setup_context=_keep)
+_op.register_fake(lambda q, k1, k2, v1, v2, ptr: torch.empty_like(v1))
+register_gradient(_op, _backward_op, count=5)

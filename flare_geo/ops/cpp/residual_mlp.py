@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from flare_geo.ops.cpp.build import library, pointer
+from flare_geo.ops.gradients import register_gradient
 from flare_geo.ops.residual_mlp_torch import stack_layers
 
 ACTIVATIONS = {"gelu_tanh": 0, "silu": 1}
@@ -98,25 +99,5 @@ def mlps_backward_op(
     return backward(dy, x, weight, bias, act)[:3]
 
 
-@mlps_op.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor, act: str) -> Tensor:
-    return x.new_empty(len(weight), *x.shape)
-
-
-@mlps_backward_op.register_fake
-def _(
-    dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, act: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
-
-
-def _keep(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    *tensors, ctx.act = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _gradient(ctx, dy):  # type: ignore[no-untyped-def]
-    return *mlps_backward_op(dy, *ctx.saved_tensors, ctx.act), None
-
-
-mlps_op.register_autograd(_gradient, setup_context=_keep)
+mlps_op.register_fake(lambda x, weight, bias, act: x.new_empty(len(weight), *x.shape))
+register_gradient(mlps_op, mlps_backward_op, count=3)

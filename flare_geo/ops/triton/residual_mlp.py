@@ -1,11 +1,11 @@
 """Residual MLPs in one kernel per direction: registered with torch, differentiable, compilable."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from flare_geo.ops.gradients import register_gradient
 from flare_geo.ops.residual_mlp_torch import stack_layers
 from flare_geo.ops.triton.residual_mlp_backward import launch_backward
 from flare_geo.ops.triton.residual_mlp_forward import launch_forward
@@ -71,28 +71,8 @@ def _mlps_backward_op(
     return dx, dweight.to(weight.dtype), dbias.to(bias.dtype)
 
 
-@_mlps_op.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor, act: str) -> Tensor:
-    return x.new_empty(weight.shape[0], *x.shape)
-
-
-@_mlps_backward_op.register_fake
-def _(
-    dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, act: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
-
-
-def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, str], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:3])
-    ctx.act = inputs[3]
-
-
-def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-    return *_mlps_backward_op(dy, *ctx.saved_tensors, ctx.act), None
-
-
-_mlps_op.register_autograd(_backward, setup_context=_save)
+_mlps_op.register_fake(lambda x, weight, bias, act: x.new_empty(weight.shape[0], *x.shape))
+register_gradient(_mlps_op, _mlps_backward_op, count=3)
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor, act: str) -> None:
