@@ -5,14 +5,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
 
 from flare_geo.nn import Flare, FlareConv
 from flare_geo.ops import flare_attention
-from flare_geo.ops.backend import Backend
+from flare_geo.ops.dispatch import TABLE
 
 BENCH = Path(__file__).parents[1] / "scripts" / "bench"
 NAMES = [path.stem for path in BENCH.glob("*.py") if path.stem != "data"]
@@ -128,7 +127,7 @@ def test_backends(run, tmp_path, monkeypatch):
         (name, kind) for name in clouds for kind in ("forward", "forward+backward")
     }
     checks = {row["check"]: row for row in result["rows"] if "check" in row}
-    assert checks.keys() == set(get_args(Backend)) - {"auto"}
+    assert checks.keys() == TABLE["flare"].keys()
     assert "float16 and bfloat16" in checks["varlen"]["skipped"]
     assert "triton" in checks["triton"]["skipped"]
     assert all(0 < max(checks[way]["errors"].values()) < 1e-4 for way in ways)

@@ -9,7 +9,10 @@ from flare_geo.nn import MIXERS
 
 ELSEWHERE = {"flare", "flare_plus_plus_pure"}  # in a module of another name
 MODULES = [
+    "flare_geo.ops.causal_flare",
     "flare_geo.ops.flare",
+    "flare_geo.ops.residual_mlp",
+    "flare_geo.ops.triple",
     "flare_geo.ops.segment",
     "flare_geo.ops.spectrum",
     "flare_geo.nn.mlp",

@@ -10,7 +10,7 @@ from flare_geo.nn.mixer import SumMixer, layout_of
 from flare_geo.nn.mlp import Init, ResidualMLP, reset_linears
 from flare_geo.nn.norm import Norm, make_norm
 from flare_geo.ops import Layout, State
-from flare_geo.ops.chain import Activation
+from flare_geo.ops.residual_mlp import Activation
 
 
 class Block(nn.Module):

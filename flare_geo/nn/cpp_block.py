@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from flare_geo.nn.flare_conv import FlareConv
 from flare_geo.nn.mlp import ResidualMLP, has_hooks, weights_and_biases
 from flare_geo.ops import Layout
-from flare_geo.ops.chain import stack_chains
+from flare_geo.ops.dispatch import takes
+from flare_geo.ops.residual_mlp import stack_layers
 
 if TYPE_CHECKING:
     from flare_geo.nn.block import FlareBlock
@@ -39,7 +40,7 @@ def cpp_block(block: "FlareBlock", x: Tensor, layout: Layout) -> Tensor | None:
         return None
     from flare_geo.ops import cpp
 
-    if not cpp.supports_chain(x, mlp.act) or conv.q.shape[-1] not in cpp.WIDTHS:
+    if not takes("residual_mlps", "cpp", x, mlp.act) or conv.q.shape[-1] not in cpp.WIDTHS:
         return None
     return cpp.flare_block(
         x,
@@ -83,4 +84,4 @@ def _norm(norm: nn.Module) -> Tensor:
 def _chains(*mlps: ResidualMLP) -> tuple[Tensor, Tensor]:
     """Weights `[G, L, C, C]` and biases `[G, L, C]`."""
     weights, biases = weights_and_biases(mlps)
-    return stack_chains(weights), stack_chains(biases)
+    return stack_layers(weights), stack_layers(biases)

@@ -13,7 +13,7 @@ from flare_geo.nn.mlp import FourierFeatures, Init, ResidualMLP, reset_linears
 from flare_geo.nn.model import BlockModel
 from flare_geo.nn.norm import Norm, make_norm
 from flare_geo.nn.official import convert_official, read_official
-from flare_geo.ops.chain import Activation
+from flare_geo.ops.residual_mlp import Activation
 
 
 class Flare(BlockModel):

@@ -20,7 +20,7 @@ from flare_geo.ops import (
     flare_encode,
     merge_encodings,
 )
-from flare_geo.ops.chain import Activation
+from flare_geo.ops.residual_mlp import Activation
 
 Queries = Literal["learned", "conditioned"]
 LATENT_STD = {"paper": 0.1, "default": 1.0}

@@ -7,7 +7,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from flare_geo.ops.chain import ACTIVATIONS, Activation, residual_chains
+from flare_geo.ops.residual_mlp import ACTIVATIONS, Activation, residual_mlps
 
 Init = Literal["paper", "default"]
 
@@ -31,7 +31,7 @@ class ResidualMLP(nn.Module):
         input_residual: whether x is added to the first layer.
         output_residual: whether h is added to the last layer.
         backend: ``"cpp"`` for the C++ kernels on a CPU, see
-            :func:`flare_geo.ops.chain.residual_chains`.
+            :func:`flare_geo.ops.residual_mlps`.
 
     Shapes:
         - **x:** `[..., in_channels]`; **returns** `[..., out_channels]`
@@ -118,13 +118,13 @@ def apply_together(mlps: Sequence[ResidualMLP], x: Tensor) -> tuple[Tensor, ...]
     if not _can_be_fused(mlps, x):
         return tuple(mlp(x) for mlp in mlps)
     weights, biases = weights_and_biases(mlps)
-    return residual_chains(x, weights, biases, act=mlps[0].act, backend=mlps[0].backend)
+    return residual_mlps(x, weights, biases, act=mlps[0].act, backend=mlps[0].backend)
 
 
 def weights_and_biases(
     mlps: Sequence[ResidualMLP],
 ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-    """What :func:`flare_geo.ops.chain.residual_chains` takes of MLPs that are chains."""
+    """What :func:`flare_geo.ops.residual_mlps` takes of MLPs that are chains."""
     weights = [[linear.weight for linear in mlp.linears] for mlp in mlps]
     return weights, [[linear.bias for linear in mlp.linears] for mlp in mlps]
 

@@ -13,7 +13,7 @@ from flare_geo.nn.mixers import make_mixer
 from flare_geo.nn.mlp import Init, ResidualMLP, reset_linears
 from flare_geo.nn.norm import Norm, make_norm
 from flare_geo.ops import Layout, make_layout, segment_sum
-from flare_geo.ops.chain import Activation
+from flare_geo.ops.residual_mlp import Activation
 
 Positions = Literal["learned", "sinusoidal"]
 EMBEDDING_STD = {"paper": 0.02, "default": 1.0}  # the start of tokens and learned positions

@@ -1,4 +1,4 @@
-"""Pure functions on (tensor, ptr): the mathematics of FLARE. Needs torch and nothing else."""
+"""Pure functions on (tensor, ptr): the mathematics of FLARE. They need torch and nothing else."""
 
 from flare_geo.ops.causal_flare import (
     causal_flare_attention,
@@ -6,19 +6,13 @@ from flare_geo.ops.causal_flare import (
     causal_flare_step,
     merge_causal_states,
 )
-from flare_geo.ops.causal_linear import causal_linear_attention
-from flare_geo.ops.chain import residual_chains
 from flare_geo.ops.flare import flare_attention, flare_decode, flare_encode, merge_encodings
-from flare_geo.ops.higher_order import (
-    quad_attention,
-    triple_attention,
-    triple_output,
-    triple_state,
-)
 from flare_geo.ops.layout import Layout, batch_to_ptr, equal_layout, make_layout, ptr_to_batch
-from flare_geo.ops.merge import Merge, State, merge_sums
 from flare_geo.ops.pairwise import pairwise_attention
+from flare_geo.ops.residual_mlp import residual_mlps
 from flare_geo.ops.segment import apply_state, segment_sum, sum_outer
+from flare_geo.ops.state import Merge, State, merge_sums
+from flare_geo.ops.triple import triple_attention, triple_output, triple_state
 
 __all__ = [
     "Layout",
@@ -29,7 +23,6 @@ __all__ = [
     "causal_flare_attention",
     "causal_flare_prefill",
     "causal_flare_step",
-    "causal_linear_attention",
     "equal_layout",
     "flare_attention",
     "flare_decode",
@@ -40,8 +33,7 @@ __all__ = [
     "merge_sums",
     "pairwise_attention",
     "ptr_to_batch",
-    "quad_attention",
-    "residual_chains",
+    "residual_mlps",
     "segment_sum",
     "sum_outer",
     "triple_attention",

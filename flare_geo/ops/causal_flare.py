@@ -1,4 +1,4 @@
-r"""Causal FLARE on packed clouds: chunks of points at once, one point at a time, joined states.
+r"""Causal FLARE on packed clouds: chunks of points or one point at a time, and merged states.
 
 The state of a head after some points is `(mu [B, H, M], d [B, H, M], u [B, H, M, E])`, the running
 maximum of the scores and the two sums of the encode relative to it,
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from flare_geo.ops.layout import Layout, make_layout
-from flare_geo.ops.merge import State
+from flare_geo.ops.numerics import full_precision, wide_dtype
+from flare_geo.ops.state import State
 
-FEW = 16  # points of a chunk for which one exponential a pair and latent is affordable
+FEW = 16  # points of a chunk that can afford an exponential per pair and latent
 SMALLEST = 1e-12  # its inverse and the square of that are numbers in float32
 
 
@@ -41,9 +42,9 @@ def causal_flare_attention(
         \qquad S_{\tau m} = s\, q_m \cdot k_\tau, \qquad
         y_t = \sum_m \mathrm{softmax}_m(S_{tm})\, z_m^t
 
-    Each cloud is a sequence in the order of its points. The result does not depend on how it is cut
-    into chunks of C points; the cost is O(N M (D + E + C)) a head. The last point of a cloud
-    receives what :func:`flare_geo.ops.flare_attention` gives it.
+    Each cloud is a sequence in the order of its points. The result does not depend on the size C of
+    the chunks; the cost is O(N M (D + E + C)) per head. At the last point of a cloud it equals
+    :func:`flare_geo.ops.flare_attention`.
 
     Args:
         q: latent queries.
@@ -51,9 +52,9 @@ def causal_flare_attention(
         v: values of the points.
         ptr: offsets of the clouds, None for one cloud; a :class:`Layout` skips the checks.
         scale: factor s of the scores.
-        chunk_size: points C of a chunk; changes speed and rounding only.
-        q_decode: of the points, with `k_decode` in place of k and q in the softmax over latents.
-        k_decode: of the latents.
+        chunk_size: points C of a chunk; it changes speed and rounding only.
+        q_decode: queries of the points for the softmax over latents, in place of k.
+        k_decode: keys of the latents for that softmax, in place of q; both or neither.
 
     Shapes:
         - **q:** `[H, M, D]`; **k:** `[N, H, D]`; **v:** `[N, H, E]`; **ptr:** `[B+1]` int64
@@ -85,13 +86,13 @@ def causal_flare_prefill(
     q_decode: Tensor | None = None,
     k_decode: Tensor | None = None,
 ) -> tuple[Tensor, State]:
-    """:func:`causal_flare_attention` that goes on from a state, and the state behind the points.
+    """:func:`causal_flare_attention` continued from a state; it also returns the state at the end.
 
-    Takes what that takes, and the `state` of the points that lie before these in each cloud, None
-    if there are none.
+    The arguments are the same; `state` is that of the points before these in each cloud, None if
+    there are none.
 
     Shapes:
-        - **returns** y `[N, H, E]` and a state `(mu, d, u)` of each cloud
+        - **returns** y `[N, H, E]` and a state `(mu, d, u)` per cloud
 
     Example:
         >>> q, k, v = torch.randn(8, 32, 16), torch.randn(500, 8, 16), torch.randn(500, 8, 16)
@@ -99,13 +100,13 @@ def causal_flare_prefill(
         >>> rest, state = causal_flare_prefill(q, k[400:], v[400:], state=state)
     """
     layout = _check(q, k, v, ptr, state, chunk_size, q_decode, k_decode)
-    wide = torch.promote_types(v.dtype, torch.float32)
+    wide = wide_dtype(v.dtype)
     if state is None:
         zero = torch.zeros(
             layout.num_clouds, *q.shape[:2], v.shape[-1], dtype=wide, device=v.device
         )
         state = (zero[..., 0] - torch.inf, zero[..., 0], zero)
-    with torch.autocast(v.device.type, enabled=False):
+    with full_precision(v):
         scores = scale * _per_point(k.to(wide), q.to(wide))  # [N, H, M]
         decode = scores
         if q_decode is not None and k_decode is not None:
@@ -124,12 +125,12 @@ def causal_flare_step(
     q_decode: Tensor | None = None,
     k_decode: Tensor | None = None,
 ) -> tuple[Tensor, State]:
-    """The next point of each cloud: recurrent decode, in memory that knows no length.
+    """The next point of each cloud: recurrent decode, in memory independent of the length.
 
     Shapes:
         - **q:** `[H, M, D]`; **k:** `[B, H, D]`; **v:** `[B, H, E]`; **q_decode:** `[B, H, F]`;
           **k_decode:** `[H, M, F]`
-        - **returns** y `[B, H, E]` and the state `(mu, d, u)` behind this point
+        - **returns** y `[B, H, E]` and the state `(mu, d, u)` after this point
 
     Example:
         >>> q, k, v = torch.randn(8, 32, 16), torch.randn(1, 8, 16), torch.randn(1, 8, 16)
@@ -142,83 +143,83 @@ def causal_flare_step(
     )
 
 
-def merge_causal_states(*parts: State) -> State:
-    """Join the states of disjoint parts of the same clouds: exact, associative, commutative.
+def merge_causal_states(*states: State) -> State:
+    """Merge the states of disjoint chunks of the same clouds: exact, associative, commutative.
 
     Shapes:
-        - **parts:** states `(mu, d, u)` of the same shapes; **returns** such a state
+        - **states:** states `(mu, d, u)` of the same shapes; **returns** such a state
     """
-    mus = torch.stack([mu for mu, _, _ in parts])  # [P, B, H, M]
+    mus = torch.stack([mu for mu, _, _ in states])  # [P, B, H, M]
     mu = mus.amax(dim=0)
     weights = (mus - mu.masked_fill(mu.isneginf(), 0.0)).exp()
-    d = (weights * torch.stack([d for _, d, _ in parts])).sum(dim=0)
-    u = (weights.unsqueeze(-1) * torch.stack([u for _, _, u in parts])).sum(dim=0)
+    d = (weights * torch.stack([d for _, d, _ in states])).sum(dim=0)
+    u = (weights.unsqueeze(-1) * torch.stack([u for _, _, u in states])).sum(dim=0)
     return mu, d, u
 
 
 def _packed(
-    scores: Tensor, shares: Tensor, v: Tensor, layout: Layout, state: State, chunk_size: int
+    scores: Tensor, weights: Tensor, v: Tensor, layout: Layout, state: State, chunk_size: int
 ) -> tuple[Tensor, State]:
-    """Clouds of one size in one dense piece, others one by one."""
+    """Clouds of one size in one dense call, others one by one."""
     if layout.num_clouds == 0:
         return v, state
-    tensors, ys, states = (scores, shares, v), [], []
+    tensors, ys, states = (scores, weights, v), [], []
     if layout.equal:
         shape = (layout.num_clouds, layout.num_points // layout.num_clouds)
-        s, share, value = (x.reshape(*shape, *x.shape[1:]).transpose(1, 2) for x in tensors)
-        y, state = _sequence(s, share, value, state, chunk_size)
+        s, weight, value = (x.reshape(*shape, *x.shape[1:]).transpose(1, 2) for x in tensors)
+        y, state = _sequence(s, weight, value, state, chunk_size)
         return y.transpose(1, 2).flatten(0, 1), state
-    for cloud, parts in enumerate(zip(*(x.split_with_sizes(layout.sizes) for x in tensors))):
+    for cloud, own in enumerate(zip(*(x.split_with_sizes(layout.sizes) for x in tensors))):
         before = tuple(tensor[cloud : cloud + 1] for tensor in state)
-        s, share, value = (x.transpose(0, 1).unsqueeze(0) for x in parts)
-        y, after = _sequence(s, share, value, before, chunk_size)
+        s, weight, value = (x.transpose(0, 1).unsqueeze(0) for x in own)
+        y, after = _sequence(s, weight, value, before, chunk_size)
         ys.append(y.squeeze(0).transpose(0, 1))
         states.append(after)
     return torch.cat(ys), tuple(torch.cat(tensors) for tensors in zip(*states))
 
 
 def _sequence(
-    scores: Tensor, shares: Tensor, v: Tensor, state: State, chunk_size: int
+    scores: Tensor, weights: Tensor, v: Tensor, state: State, chunk_size: int
 ) -> tuple[Tensor, State]:
-    """Chunk after chunk of clouds of one size: scores and shares `[b, H, n, M]`, v `[b, H, n, E]`.
+    """Clouds of one size, chunk by chunk.
 
-    Shares are the softmax over latents.
+    Scores and weights, the softmax over latents, are `[b, H, n, M]`; v is `[b, H, n, E]`.
     """
     if v.shape[2] == 0:
         return v, state
     ys = []
     for start in range(0, v.shape[2], chunk_size):
-        s, share, value = (x[:, :, start : start + chunk_size] for x in (scores, shares, v))
-        y, state = _chunk(s, share, value, state)
+        s, weight, value = (x[:, :, start : start + chunk_size] for x in (scores, weights, v))
+        y, state = _chunk(s, weight, value, state)
         ys.append(y)
     return torch.cat(ys, dim=2), state
 
 
-def _chunk(s: Tensor, share: Tensor, v: Tensor, state: State) -> tuple[Tensor, State]:
-    """Points `[b, H, C, ...]` next to each other that follow those of the state.
+def _chunk(s: Tensor, weight: Tensor, v: Tensor, state: State) -> tuple[Tensor, State]:
+    """Consecutive points `[b, H, C, ...]` that follow those of the state.
 
     With r_tm any reference, the numerators of z^t_m are a matrix product of e^(S_tau,m - r_tm) and
-    v_tau, tau <= t, and what was before. The largest score of chunk and state is one reference for
+    v_tau, tau <= t, and the state. The largest score of chunk and state is one reference for
     all t, and everything is a product of matrices. Where it lies so far above the scores up to some
-    t that numbers vanish, halves of the chunk have references of their own; at last the reference
-    goes with t, and there are C^2 M exponentials.
+    t that numbers vanish, the halves of the chunk are computed one after the other; a chunk of FEW
+    points takes one reference per t, and C^2 M exponentials.
     """
     mu, d, u = state
     top = torch.maximum(mu, s.detach().amax(dim=2))  # [b, H, M]
     e, old = (s - top.unsqueeze(2)).exp(), (mu - top).exp()
     sums = (d * old).unsqueeze(2) + e.cumsum(dim=2)  # [b, H, C, M]
     if bool(sums.amin() > SMALLEST):
-        part = share / sums
+        part = weight / sums
         y = (part @ e.mT).tril() @ v + (part * old.unsqueeze(2)) @ u
     elif s.shape[2] > FEW:
-        return _sequence(s, share, v, state, -(-s.shape[2] // 2))
+        return _sequence(s, weight, v, state, -(-s.shape[2] // 2))
     else:
         running = torch.maximum(mu.unsqueeze(2), s.detach().cummax(dim=2).values)
         future = torch.ones(s.shape[2], s.shape[2], dtype=torch.bool, device=s.device).triu(1)
         terms = s.unsqueeze(2) - running.unsqueeze(3)  # [b, H, t, tau, M]
         terms = terms.masked_fill(future.unsqueeze(-1), -torch.inf).exp()
         past = (mu.unsqueeze(2) - running).exp()
-        part = share / (d.unsqueeze(2) * past + terms.sum(dim=3))
+        part = weight / (d.unsqueeze(2) * past + terms.sum(dim=3))
         y = torch.einsum("bhtm,bhtsm->bhts", part, terms) @ v + (part * past) @ u
     return y, (top, sums[:, :, -1], u * old.unsqueeze(-1) + e.mT @ v)
 

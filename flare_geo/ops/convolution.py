@@ -1,27 +1,27 @@
 """Causal convolution along the points of each cloud."""
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from flare_geo.ops.gradients import register_gradient
 from flare_geo.ops.layout import Layout, make_layout
 
 
 def causal_convolution(u: Tensor, kernel: Tensor, ptr: Tensor | Layout | None = None) -> Tensor:
-    r"""Each point gets the sum over itself and those before it in its cloud, channel by channel.
+    r"""Causal convolution of each channel along the points of each cloud.
 
     .. math::
         y_t = \sum_{\tau \le t} \kappa_{t - \tau}\, u_\tau
 
-    By FFT: O(N C log N), right to rounding relative to the largest value of the cloud.
+    It is computed by FFT in O(N C log N); errors are relative to the largest value of the cloud.
 
     Args:
-        u: the points, in float32 or float64.
-        kernel: its row t is the weight of the point t places before; at least as many rows as the
-            largest cloud has points.
+        u: features of the points, float32 or float64.
+        kernel: row t weights the point t places earlier; at least as many rows as the largest
+            cloud has points.
         ptr: offsets of the clouds, None for one cloud.
 
     Shapes:
@@ -37,7 +37,7 @@ def causal_convolution(u: Tensor, kernel: Tensor, ptr: Tensor | Layout | None = 
 
 @custom_op("flare_geo::causal_convolution", mutates_args=())
 def _op(u: Tensor, kernel: Tensor, ptr: Tensor) -> Tensor:
-    """One operator: a compiled graph does not know the sizes."""
+    """One operator: sizes are unknown under torch.compile."""
     y = torch.empty_like(u)
     for cloud, n in _clouds(ptr):
         y[cloud] = _inverse(_spectrum(u[cloud]) * _spectrum(kernel[:n]), n)
@@ -47,7 +47,8 @@ def _op(u: Tensor, kernel: Tensor, ptr: Tensor) -> Tensor:
 @custom_op("flare_geo::causal_convolution_backward", mutates_args=())
 def _backward_op(dy: Tensor, u: Tensor, kernel: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients are correlations: of dy with the kernel, and of dy with u."""
-    du, dkernel = torch.empty_like(u), torch.zeros_like(kernel)
+    dy = dy.contiguous()
+    du, dkernel = u.new_empty(u.shape), kernel.new_zeros(kernel.shape)
     for cloud, n in _clouds(ptr):
         spectrum = _spectrum(dy[cloud])
         du[cloud] = _inverse(spectrum * _spectrum(kernel[:n]).conj(), n)
@@ -61,7 +62,7 @@ def _clouds(ptr: Tensor) -> list[tuple[slice, int]]:
 
 
 def _spectrum(x: Tensor) -> Tensor:
-    """Of twice the length, so that the end does not meet the beginning."""
+    """The spectrum of x padded to twice its length: the convolution does not wrap around."""
     spectrum: Tensor = torch.fft.rfft(x, 2 * x.shape[0], dim=0)
     return spectrum
 
@@ -71,22 +72,5 @@ def _inverse(spectrum: Tensor, n: int) -> Tensor:
     return x
 
 
-@_op.register_fake
-def _(u: Tensor, kernel: Tensor, ptr: Tensor) -> Tensor:
-    return torch.empty_like(u)
-
-
-@_backward_op.register_fake
-def _(dy: Tensor, u: Tensor, kernel: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(u), torch.empty_like(kernel)
-
-
-def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    return *_backward_op(dy.contiguous(), *ctx.saved_tensors), None
-
-
-_op.register_autograd(_gradient, setup_context=_keep)
+_op.register_fake(lambda u, kernel, ptr: torch.empty_like(u))
+register_gradient(_op, _backward_op, count=2)

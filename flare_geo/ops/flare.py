@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from flare_geo.ops.backend import choose_backend
+from flare_geo.ops.dispatch import choose
 from flare_geo.ops.layout import Layout, make_layout
 
 
@@ -24,7 +24,7 @@ def flare_attention(
         y_h = \mathrm{softmax}_m(s\, k_h q_h^\top)\, z_h
 
     The first softmax runs over the points of a cloud, the second over the latents. The operator
-    from `v` to `y` has rank at most M and is never formed; the cost is O(N M D) a head.
+    from `v` to `y` has rank at most M and is never formed; the cost is O(N M D) per head.
 
     Args:
         q: latent queries.
@@ -32,17 +32,21 @@ def flare_attention(
         v: values of the points.
         ptr: offsets of the clouds, None for one cloud; a :class:`Layout` skips the checks.
         scale: factor s of the scores. The paper's is 1, not :math:`D^{-1/2}`.
-        backend: ``"auto"``, ``"reference"`` (the definition), ``"sdpa"``, ``"triton"`` or
-            ``"varlen"`` (``torch.nn.attention.varlen``: CUDA, half precision, D a multiple of 8;
-            ``"auto"`` does not take it).
+        backend: ``"auto"`` takes ``"triton"`` where it can, else ``"sdpa"``
+            (``scaled_dot_product_attention``). ``"triton"`` runs on CUDA in half and single
+            precision with D up to 128. Only by name: ``"cpp"`` (CPU, float32, D = 4, 8, 16, 32),
+            ``"varlen"`` (``torch.nn.attention.varlen``: CUDA, half precision, D a multiple of 8
+            up to 256) and ``"reference"`` (the definition).
 
     Shapes:
-        - **q:** `[H, M, D]`, or `[B, H, M, D]` for queries of each cloud's own
+        - **q:** `[H, M, D]`, or `[B, H, M, D]` with queries per cloud
         - **k, v:** `[N, H, D]`; **ptr:** `[B+1]` int64
         - **returns** y: `[N, H, D]` in the dtype of v
 
     Raises:
-        ValueError: if shapes, dtypes or `ptr` do not fit, in one line that says how.
+        ValueError: if shapes, dtypes, devices or `ptr` do not fit, if there is no such backend, or
+            if it does not take such a call; in one line that says why.
+        TypeError: if the backend does not compute the dtype.
 
     Example:
         >>> q, k, v = torch.randn(8, 64, 16), torch.randn(500, 8, 16), torch.randn(500, 8, 16)
@@ -50,7 +54,8 @@ def flare_attention(
         torch.Size([500, 8, 16])
     """
     layout = _check(q, k, v, ptr, "v")
-    return choose_backend(backend, q).attention(q, k, v, layout, scale)
+    y: Tensor = choose("flare", backend, q).attention(q, k, v, layout, scale)
+    return y
 
 
 def flare_encode(
@@ -68,7 +73,7 @@ def flare_encode(
         z_h = \mathrm{softmax}_n(s\, q_h k_h^\top)\, v_h
 
     The log-normaliser :math:`l_{hm} = \log \sum_n \exp(s\, q_{hm} \cdot k_{nh})` comes with it, so
-    that encodings of parts of a cloud can be joined by :func:`merge_encodings`. A cloud without
+    that encodings of chunks of a cloud can be merged by :func:`merge_encodings`. A cloud without
     points has z = 0 and l = -inf, the neutral element of that merge.
 
     Shapes:
@@ -76,7 +81,7 @@ def flare_encode(
         - **returns** z: `[B, H, M, D]` in the dtype of v; lse: `[B, H, M]`, float32 or wider
 
     Raises:
-        ValueError: if shapes, dtypes or `ptr` do not fit.
+        ValueError, TypeError: as :func:`flare_attention`.
 
     Example:
         >>> q, k, v = torch.randn(8, 64, 16), torch.randn(500, 8, 16), torch.randn(500, 8, 16)
@@ -85,7 +90,8 @@ def flare_encode(
         (torch.Size([1, 8, 64, 16]), torch.Size([1, 8, 64]))
     """
     layout = _check(q, k, v, ptr, "v")
-    return choose_backend(backend, q).encode(q, k, v, layout, scale)
+    state: tuple[Tensor, Tensor] = choose("flare", backend, q).encode(q, k, v, layout, scale)
+    return state
 
 
 def flare_decode(
@@ -102,7 +108,7 @@ def flare_decode(
     .. math::
         y_h = \mathrm{softmax}_m(s\, k_h q_h^\top)\, z_h
 
-    Pointwise: `k` may be that of other points than those which were encoded.
+    Pointwise: the points may be others than those that were encoded.
 
     Shapes:
         - **q:** `[H, M, D]` or `[B, H, M, D]`; **k:** `[N, H, D]`; **z:** `[B, H, M, D]`;
@@ -110,7 +116,7 @@ def flare_decode(
         - **returns** y: `[N, H, D]` in the dtype of z
 
     Raises:
-        ValueError: if shapes, dtypes or `ptr` do not fit.
+        ValueError, TypeError: as :func:`flare_attention`.
 
     Example:
         >>> q, k, z = torch.randn(8, 64, 16), torch.randn(500, 8, 16), torch.randn(1, 8, 64, 16)
@@ -118,23 +124,24 @@ def flare_decode(
         torch.Size([500, 8, 16])
     """
     layout = _check(q, k, z, ptr, "z")
-    return choose_backend(backend, q).decode(q, k, z, layout, scale)
+    y: Tensor = choose("flare", backend, q).decode(q, k, z, layout, scale)
+    return y
 
 
-def merge_encodings(*parts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    r"""Join encodings of disjoint parts of the same clouds: exact, associative, commutative.
+def merge_encodings(*states: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    r"""Merge encodings of disjoint chunks of the same clouds: exact, associative, commutative.
 
     .. math::
         l = \log \sum_i \exp(l_i), \qquad z = \sum_i \exp(l_i - l)\, z_i
 
     Args:
-        parts: one or more pairs `(z, lse)` of :func:`flare_encode`.
+        states: one or more pairs `(z, lse)` of :func:`flare_encode`.
 
     Shapes:
-        - **z:** `[B, H, M, D]`; **lse:** `[B, H, M]`; the same for every part and the result
+        - **z:** `[B, H, M, D]`; **lse:** `[B, H, M]`; the same for every state and the result
 
     Raises:
-        ValueError: if there is no part or the shapes differ.
+        ValueError: if there is no state or the shapes differ.
 
     Example:
         >>> q, k, v = torch.randn(8, 64, 16), torch.randn(500, 8, 16), torch.randn(500, 8, 16)
@@ -142,22 +149,22 @@ def merge_encodings(*parts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         >>> torch.allclose(merge_encodings(*halves)[0], flare_encode(q, k, v)[0], atol=1e-5)
         True
     """
-    if not parts:
+    if not states:
         raise ValueError("merge_encodings needs at least one pair (z, lse), got none")
-    for z, lse in parts:
-        if z.shape != parts[0][0].shape or lse.shape != z.shape[:-1]:
+    for z, lse in states:
+        if z.shape != states[0][0].shape or lse.shape != z.shape[:-1]:
             raise ValueError(
-                f"merge_encodings needs z {list(parts[0][0].shape)} and lse of the same leading "
-                f"shape in every part, got z {list(z.shape)} and lse {list(lse.shape)}"
+                f"merge_encodings needs z {list(states[0][0].shape)} and lse of the same leading "
+                f"shape in every state, got z {list(z.shape)} and lse {list(lse.shape)}"
             )
-    lses = torch.stack([lse for _, lse in parts])  # [P, B, H, M]
-    # Where every part is empty all l are -inf: 0 in their place keeps values and gradients finite,
-    # the weights are exp(-inf) = 0 all the same.
+    lses = torch.stack([lse for _, lse in states])  # [P, B, H, M]
+    # Where every chunk is empty all l are -inf: 0 in their place keeps values and gradients
+    # finite, and the weights are exp(-inf) = 0 all the same.
     empty = lses.isneginf().all(dim=0)
     reference = lses.masked_fill(empty, 0.0).logsumexp(dim=0)
     total = reference.masked_fill(empty, -torch.inf)
     weights = (lses - reference).exp().unsqueeze(-1)  # [P, B, H, M, 1]
-    zs = torch.stack([z for z, _ in parts])
+    zs = torch.stack([z for z, _ in states])
     merged = (weights * zs.to(weights.dtype)).sum(dim=0)
     return merged.to(zs.dtype), total
 

@@ -11,16 +11,15 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """A checked `ptr` together with what the host knows of it.
+    """A validated `ptr` with host-side metadata, so that no layer validates or synchronises again.
 
-    A model makes one of it per forward pass, so that its layers neither check `ptr` again nor wait
-    for the device again. Every function that takes `ptr` takes a `Layout` in its place. Inside a
-    compiled graph nothing is looked up: the graph would hold for these sizes only.
+    A model makes one per forward pass. Every function that takes `ptr` takes a `Layout` in its
+    place. Inside a compiled graph the sizes are not read: the graph would hold for them only.
 
     Args:
         ptr: `[B+1]` int64 offsets on the device of the features.
         num_points: number of points N of all clouds together.
-        equal: whether all clouds are of one size; False where that was not looked up.
+        equal: whether all clouds have one size; False where the sizes were not read.
     """
 
     ptr: Tensor
@@ -29,7 +28,7 @@ class Layout:
 
     @classmethod
     def of(cls, ptr: Tensor, sizes: tuple[int, ...]) -> Self:
-        """A layout whose sizes the host knows already."""
+        """A layout from sizes that are on the host already."""
         layout = cls(ptr, sum(sizes), len(set(sizes)) == 1)
         layout.__dict__["sizes"] = sizes
         return layout
@@ -65,7 +64,7 @@ def ptr_to_batch(ptr: Tensor, num_points: int | None = None) -> Tensor:
 def batch_to_ptr(batch: Tensor, num_clouds: int | None = None) -> Tensor:
     """`[N]` sorted cloud index of each point to `[B+1]` offsets.
 
-    Empty clouds at the end are invisible in `batch`; `num_clouds` says how many there are.
+    Empty clouds at the end do not show in `batch`; `num_clouds` is the number of all clouds.
 
     Raises:
         ValueError: if `batch` is not a sorted vector of non-negative integers.
@@ -100,7 +99,7 @@ def make_layout(ptr: "Tensor | Layout | None", num_points: int, device: torch.de
     Inside a compiled graph the values of `ptr` are not checked.
 
     Raises:
-        ValueError: if `ptr` is no non-decreasing int64 vector from 0 to N.
+        ValueError: if `ptr` is not a non-decreasing int64 vector from 0 to N.
     """
     if ptr is None and torch.compiler.is_compiling():
         return Layout(torch.arange(2, device=device) * num_points, num_points, equal=True)
@@ -114,7 +113,7 @@ def make_layout(ptr: "Tensor | Layout | None", num_points: int, device: torch.de
         raise ValueError(
             f"ptr must be an int64 vector [B+1] of offsets, got {ptr.dtype} {list(ptr.shape)}"
         )
-    if torch.compiler.is_compiling():  # not looked at: that would wait, and compile for each size
+    if torch.compiler.is_compiling():  # not read: reading waits, and compiles for each size
         return Layout(ptr.to(device=device, dtype=torch.int64), num_points)
     offsets = ptr.tolist()
     sizes = tuple(end - start for start, end in pairwise(offsets))

@@ -1,16 +1,17 @@
-"""Softmax attention of all pairs of points of a cloud, on packed clouds."""
+"""Softmax attention between all pairs of points of a cloud."""
 
 from itertools import accumulate, pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.library import custom_op
 from torch.nn.functional import scaled_dot_product_attention
 
+from flare_geo.ops.gradients import register_gradient
 from flare_geo.ops.layout import Layout, make_layout
+from flare_geo.ops.numerics import wide
 
-PIECE = 2**22  # scores at a time in the backward operator
+CHUNK = 2**22  # scores at a time in the backward operator
 
 
 def pairwise_attention(
@@ -22,21 +23,21 @@ def pairwise_attention(
     *,
     scale: float | None = None,
 ) -> Tensor:
-    r"""Attention between the points of a cloud, or from the points of one set to those of another.
+    r"""Attention between the points of a cloud, or from the points of one packing to another.
 
     .. math::
         y_{nh} = \sum_m \mathrm{softmax}_m(s\, q_{nh} \cdot k_{mh})\, v_{mh}
 
-    One dense call where all clouds are of one size, else one a cloud: nothing is padded, and
+    One dense call where all clouds have one size, else one call per cloud: nothing is padded, and
     no score is kept where `scaled_dot_product_attention` has a fused kernel. The cost is
-    O(N^2 H D) a cloud. A point whose cloud has no keys gets zero.
+    O(N^2 H D) per cloud. A point whose cloud has no keys gets zero.
 
     Args:
         q: queries of the points.
         k: keys.
         v: values.
         ptr: offsets of the clouds of q, None for one cloud.
-        kv_ptr: those of k and v, as many clouds; `ptr` if None.
+        kv_ptr: offsets of the clouds of k and v, equally many; `ptr` if None.
         scale: factor s of the scores; :math:`D^{-1/2}` if None.
 
     Shapes:
@@ -44,7 +45,7 @@ def pairwise_attention(
         - **returns** `[N, H, Dv]`
 
     Raises:
-        ValueError: if the two do not name equally many clouds.
+        ValueError: if `ptr` and `kv_ptr` do not name equally many clouds.
 
     Example:
         >>> q, k, v = torch.randn(3, 500, 8, 16)
@@ -83,7 +84,7 @@ def pairwise_attention(
 
 def _one_cloud(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     if k.shape[1] == 0:
-        return q @ k.mT @ v  # the sum over nothing
+        return q @ k.mT @ v  # zero, with gradients
     return scaled_dot_product_attention(q, k, v, scale=scale)
 
 
@@ -91,7 +92,7 @@ def _one_cloud(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 def _attention_op(
     q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, kv_ptr: Tensor, scale: float
 ) -> Tensor:
-    """:func:`pairwise_attention` of clouds whose sizes a compiled graph does not know."""
+    """:func:`pairwise_attention` under torch.compile, where sizes are unknown."""
     return pairwise_attention(q, k, v, ptr, kv_ptr, scale=scale).contiguous()
 
 
@@ -99,21 +100,21 @@ def _attention_op(
 def _backward_op(
     dy: Tensor, q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, kv_ptr: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v, some queries at a time: operators have no autograd inside.
+    """Gradients of q, k and v, a chunk of queries at a time: operators have no autograd inside.
 
     With P the softmax of the scores: dV = P^T dY, dS = P * (dY V^T - rowsum(P * dY V^T)).
     """
-    dq, dk, dv = (torch.zeros_like(x) for x in (q, k, v))
+    dq, dk, dv = (x.new_zeros(x.shape) for x in (q, k, v))
     offsets = [
         pairwise([0, *accumulate(make_layout(p, len(x), x.device).sizes)])
         for p, x in ((ptr, q), (kv_ptr, k))
     ]
     for (start, end), (first, last) in zip(*offsets, strict=True):
-        keys, values = (_wide(x[first:last]).transpose(0, 1) for x in (k, v))  # [H, m, D]
+        keys, values = (wide(x[first:last]).transpose(0, 1) for x in (k, v))  # [H, m, D]
         dkeys, dvalues = torch.zeros_like(keys), torch.zeros_like(values)
-        step = max(1, PIECE // max(1, keys.shape[:2].numel()))
+        step = max(1, CHUNK // max(1, keys.shape[:2].numel()))
         for at in (slice(i, min(i + step, end)) for i in range(start, end, step)):
-            q_i, dy_i = (_wide(x[at]).transpose(0, 1) for x in (q, dy))
+            q_i, dy_i = (wide(x[at]).transpose(0, 1) for x in (q, dy))
             p = (scale * q_i @ keys.mT).softmax(dim=-1)  # [H, n, m]
             dp = dy_i @ values.mT
             ds = scale * p * (dp - (p * dp).sum(-1, keepdim=True))
@@ -124,29 +125,7 @@ def _backward_op(
     return dq, dk, dv
 
 
-@_attention_op.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, kv_ptr: Tensor, scale: float) -> Tensor:
-    return q.new_empty(q.shape[0], q.shape[1], v.shape[2])
-
-
-@_backward_op.register_fake
-def _(
-    dy: Tensor, q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, kv_ptr: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.scale = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    return *_backward_op(dy, *ctx.saved_tensors, ctx.scale), None, None, None
-
-
-_attention_op.register_autograd(_gradient, setup_context=_keep)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+_attention_op.register_fake(
+    lambda q, k, v, ptr, kv_ptr, scale: q.new_empty(q.shape[0], q.shape[1], v.shape[2])
+)
+register_gradient(_attention_op, _backward_op, count=3)

@@ -1,4 +1,4 @@
-"""The definition of FLARE attention (arXiv 2508.12594), one cloud after the other.
+"""The definition of FLARE attention (arXiv 2508.12594), cloud by cloud.
 
     z_h = softmax_n(s q_h k_h^T) v_h        encode: M latents read N points
     y_h = softmax_m(s k_h q_h^T) z_h        decode: N points read M latents
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from flare_geo.ops.layout import Layout
+from flare_geo.ops.numerics import wide_dtype
 
 
 def encode(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> tuple[Tensor, Tensor]:
     """Latents `z [B, H, M, D]` and their log-normalisers `lse [B, H, M]`."""
     zs, lses = [], []
-    wide = _wide(v.dtype)
+    wide = wide_dtype(v.dtype)
     per_cloud = zip(k.split_with_sizes(layout.sizes), v.split_with_sizes(layout.sizes))
     for b, (k_b, v_b) in enumerate(per_cloud):
         q_b = _queries_of(q, b).to(wide)  # [H, M, D]
@@ -36,7 +37,7 @@ def encode(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> tup
 def decode(q: Tensor, k: Tensor, z: Tensor, layout: Layout, scale: float) -> Tensor:
     """Point features `y [N, H, D]`."""
     ys = []
-    wide = _wide(z.dtype)
+    wide = wide_dtype(z.dtype)
     for b, k_b in enumerate(k.split_with_sizes(layout.sizes)):
         q_b = _queries_of(q, b).to(wide)  # [H, M, D]
         scores = scale * torch.einsum("nhd,hmd->nhm", k_b.to(wide), q_b)
@@ -52,7 +53,3 @@ def attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> 
 
 def _queries_of(q: Tensor, cloud: int) -> Tensor:
     return q if q.ndim == 3 else q[cloud]
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)

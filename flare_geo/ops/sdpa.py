@@ -1,8 +1,7 @@
 """FLARE attention by `torch.nn.functional.scaled_dot_product_attention`.
 
-Clouds of one size go through as one dense pair of calls, whatever stands between them. The `lse` of
-an encode is not something SDPA returns: it costs one more product of queries and keys, and only
-where it is asked for.
+All clouds of one size go through one dense pair of calls. SDPA does not return the `lse` of an
+encode: it costs one more product of queries and keys, where it is asked for.
 """
 
 from collections.abc import Callable
@@ -13,23 +12,25 @@ from torch import Tensor
 from torch.library import custom_op
 from torch.nn.functional import scaled_dot_product_attention
 
+from flare_geo.ops.gradients import register_gradient
 from flare_geo.ops.layout import Layout, make_layout, ptr_to_batch
+from flare_geo.ops.numerics import wide
 from flare_geo.ops.segment import apply_state, segment_sum, sum_outer
 
-PIECE = 2**18  # scores at a time in the backward operator
+CHUNK = 2**18  # scores at a time in the backward operator
 
 
 def encode(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> tuple[Tensor, Tensor]:
     """Latents `z [B, H, M, D]` and their log-normalisers `lse [B, H, M]`."""
 
     def lse(q: Tensor, k: Tensor) -> Tensor:
-        return torch.matmul(_wide(q), _wide(k).mT).mul(scale).logsumexp(dim=-1)
+        return torch.matmul(wide(q), wide(k).mT).mul(scale).logsumexp(dim=-1)
 
     if torch.compiler.is_compiling():
         return _encode_in_graph(q, k, v, layout, scale)
     if layout.num_clouds == 0:
         z = _latent(q, layout).clone()
-        return z, _wide(z).sum(-1)
+        return z, wide(z).sum(-1)
     zs = _by_size(
         lambda q, k, v: _encode_dense(q, k, v, scale), layout, [_latent(q, layout)], [k, v]
     )
@@ -52,7 +53,7 @@ def decode(q: Tensor, k: Tensor, z: Tensor, layout: Layout, scale: float) -> Ten
 
 def attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
     """Encode, then decode: `y [N, H, D]`."""
-    if layout.equal:  # [b, H, n, D], also inside a compiled graph: no size is looked up
+    if layout.equal:  # [b, H, n, D], also inside a compiled graph: no size is read
         shape = (layout.num_clouds, k.shape[0] // layout.num_clouds)
         k, v = (x.reshape(*shape, *x.shape[1:]).transpose(1, 2) for x in (k, v))
         return _pair(_latent(q, layout), k, v, scale).transpose(1, 2).flatten(0, 1)
@@ -68,7 +69,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> 
 def _encode_in_graph(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """:func:`encode` of clouds whose sizes a compiled graph does not know: all scores are held."""
+    """:func:`encode` under torch.compile, where sizes are unknown: all scores are held."""
     scores = scale * apply_state(k, _latent(q, layout).mT, layout)  # [N, H, M]
     cloud = ptr_to_batch(layout.ptr, k.shape[0]).view(-1, 1, 1).expand_as(scores)
     lowest = scores.new_full((layout.num_clouds, *scores.shape[1:]), -torch.inf)
@@ -83,7 +84,7 @@ def _encode_in_graph(
 
 @custom_op("flare_geo::sdpa_attention", mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, scale: float) -> Tensor:
-    """:func:`attention` of clouds whose sizes a compiled graph does not know."""
+    """:func:`attention` under torch.compile, where sizes are unknown."""
     return attention(q, k, v, make_layout(ptr, k.shape[0], k.device), scale).contiguous()
 
 
@@ -93,7 +94,7 @@ def attention_backward_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v, by the formulas of README.md (operators have no autograd inside)."""
     layout = make_layout(ptr, k.shape[0], k.device)
-    dq, dk, dv = torch.zeros_like(q), torch.empty_like(k), torch.empty_like(v)
+    dq, dk, dv = q.new_zeros(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
     starts = [0, *accumulate(layout.sizes)]
     for cloud, (start, end) in enumerate(pairwise(starts)):
         at = slice(start, end)
@@ -105,28 +106,8 @@ def attention_backward_op(
     return dq, dk, dv
 
 
-@attention_op.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, scale: float) -> Tensor:
-    return v.new_empty(v.shape)
-
-
-@attention_backward_op.register_fake
-def _(
-    dy: Tensor, q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-
-
-def _keep(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    *tensors, ctx.scale = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _gradient(ctx, dy):  # type: ignore[no-untyped-def]
-    return *attention_backward_op(dy, *ctx.saved_tensors, ctx.scale), None, None
-
-
-attention_op.register_autograd(_gradient, setup_context=_keep)
+attention_op.register_fake(lambda q, k, v, ptr, scale: v.new_empty(v.shape))
+register_gradient(attention_op, attention_backward_op, count=3)
 
 
 def _pair(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -137,25 +118,25 @@ def _pair(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 def _pair_backward(
     q: Tensor, k: Tensor, v: Tensor, dy: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients for one cloud, `[H, M, D]` and `[H, n, D]`, some points at a time."""
-    step = max(64, PIECE // q.shape[:2].numel())
-    pieces = [slice(i, i + step) for i in range(0, k.shape[1], step)]
-    q_w, k, v, dy = (_wide(x) for x in (q, k, v, dy))
+    """Gradients for one cloud, `[H, M, D]` and `[H, n, D]`, a chunk of points at a time."""
+    step = max(64, CHUNK // q.shape[:2].numel())
+    chunks = [slice(i, i + step) for i in range(0, k.shape[1], step)]
+    q_w, k, v, dy = (wide(x) for x in (q, k, v, dy))
 
     def scores(at: slice) -> Tensor:
         return scale * q_w @ k[:, at].mT  # [H, M, n]
 
     lse = q_w.new_full((*q.shape[:2], 1), -torch.inf)
-    for at in pieces:
+    for at in chunks:
         lse = torch.logaddexp(lse, scores(at).logsumexp(-1, keepdim=True))
     z, dz = torch.zeros_like(q_w), torch.zeros_like(q_w)
-    for at in pieces:
+    for at in chunks:
         s = scores(at)
         z += (s - lse).exp() @ v[:, at]
         dz += s.softmax(dim=1) @ dy[:, at]
     e = (z * dz).sum(-1, keepdim=True)
     dq, dk, dv = torch.zeros_like(q_w), torch.empty_like(k), torch.empty_like(v)
-    for at in pieces:
+    for at in chunks:
         s = scores(at)
         p, a = (s - lse).exp(), s.softmax(dim=1)
         da, dp = z @ dy[:, at].mT, dz @ v[:, at].mT
@@ -167,7 +148,7 @@ def _pair_backward(
 
 
 def _encode_dense(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """`[b, H, M, D]` from `[b, H, n, D]`; the sum over no point at all is zero, with a gradient."""
+    """`[b, H, M, D]` from `[b, H, n, D]`; the sum over no points is zero, with a gradient."""
     if k.shape[-2] == 0:
         return torch.zeros_like(q) + v.sum(dim=-2, keepdim=True)
     return scaled_dot_product_attention(q, k, v, scale=scale)
@@ -202,7 +183,3 @@ def _latent(q: Tensor, layout: Layout) -> Tensor:
 
 def _packed(clouds: list[Tensor]) -> Tensor:
     return torch.cat([cloud.transpose(0, 1) for cloud in clouds])  # [H, n, D] each to [N, H, D]
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))

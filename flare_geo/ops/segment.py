@@ -1,4 +1,4 @@
-"""Sums over the points of each cloud, and the matrices that linear attention sums up."""
+"""Sums over the points of each cloud, and the state of linear attention."""
 
 from math import prod
 from typing import Any
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from flare_geo.ops.layout import Layout, make_layout
+from flare_geo.ops.numerics import full_precision, wide
 
 
 def segment_sum(x: Tensor, layout: Layout) -> Tensor:
@@ -30,7 +31,7 @@ def segment_sum(x: Tensor, layout: Layout) -> Tensor:
 
 
 def sum_outer(k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-    r"""The state of linear attention, without an outer product held for any point.
+    r"""The state of linear attention; the outer product of a point is never stored.
 
     .. math::
         S_{bh} = \sum_{n \in b} k_{nh}\, v_{nh}^\top
@@ -38,9 +39,9 @@ def sum_outer(k: Tensor, v: Tensor, layout: Layout) -> Tensor:
     Shapes:
         - **k:** `[N, H, Dk]`; **v:** `[N, H, Dv]`; **returns** `[B, H, Dk, Dv]`, float32 or wider
     """
-    if layout.equal:  # also inside a compiled graph: no size is looked up
-        k, v = (_dense(_wide(x), layout) for x in (k, v))  # [B, H, n, D]
-        with _full_precision(k):
+    if layout.equal:  # also inside a compiled graph: no size is read
+        k, v = (_dense(wide(x), layout) for x in (k, v))  # [B, H, n, D]
+        with full_precision(k):
             return k.mT @ v
     if torch.compiler.is_compiling():
         state: Tensor = _sum_outer_op(k, v, layout.ptr)
@@ -49,7 +50,7 @@ def sum_outer(k: Tensor, v: Tensor, layout: Layout) -> Tensor:
 
 
 def apply_state(q: Tensor, state: Tensor, layout: Layout) -> Tensor:
-    r"""What each point reads off the state of its cloud: :math:`y_{nh} = S_{bh}^\top q_{nh}`.
+    r"""The product of each point with the state of its cloud: :math:`y_{nh} = S_{bh}^\top q_{nh}`.
 
     Pointwise: the points may be others than those of the state.
 
@@ -58,8 +59,8 @@ def apply_state(q: Tensor, state: Tensor, layout: Layout) -> Tensor:
           wider: a sum over many points may be too large for half precision
     """
     if layout.equal:
-        with _full_precision(q):
-            y = _dense(_wide(q), layout) @ _wide(state)  # [B, H, n, Dv]
+        with full_precision(q):
+            y = _dense(wide(q), layout) @ wide(state)  # [B, H, n, Dv]
         return y.transpose(1, 2).flatten(0, 1)
     if torch.compiler.is_compiling():
         read: Tensor = _apply_state_op(q, state, layout.ptr)
@@ -69,18 +70,18 @@ def apply_state(q: Tensor, state: Tensor, layout: Layout) -> Tensor:
 
 def _sum_outer(k: Tensor, v: Tensor, layout: Layout) -> Tensor:
     if layout.num_clouds == 0:
-        return _wide(k).new_zeros(0, k.shape[1], k.shape[2], v.shape[2])
+        return wide(k).new_zeros(0, k.shape[1], k.shape[2], v.shape[2])
     pairs = zip(*(torch.split(x, list(layout.sizes)) for x in (k, v)), strict=True)
-    with _full_precision(k):
-        return torch.stack([_wide(a).permute(1, 2, 0) @ _wide(b).transpose(0, 1) for a, b in pairs])
+    with full_precision(k):
+        return torch.stack([wide(a).permute(1, 2, 0) @ wide(b).transpose(0, 1) for a, b in pairs])
 
 
 def _apply_state(q: Tensor, state: Tensor, layout: Layout) -> Tensor:
     if layout.num_clouds == 0:
-        return _wide(q).new_zeros(0, q.shape[1], state.shape[3])
-    pairs = zip(torch.split(q, list(layout.sizes)), _wide(state), strict=True)
-    with _full_precision(q):
-        return torch.cat([(_wide(a).transpose(0, 1) @ s).transpose(0, 1) for a, s in pairs])
+        return wide(q).new_zeros(0, q.shape[1], state.shape[3])
+    pairs = zip(torch.split(q, list(layout.sizes)), wide(state), strict=True)
+    with full_precision(q):
+        return torch.cat([(wide(a).transpose(0, 1) @ s).transpose(0, 1) for a, s in pairs])
 
 
 def _dense(x: Tensor, layout: Layout) -> Tensor:
@@ -89,35 +90,26 @@ def _dense(x: Tensor, layout: Layout) -> Tensor:
     return x.reshape(*shape, *x.shape[1:]).transpose(1, 2)
 
 
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _full_precision(x: Tensor) -> torch.autocast:
-    """Autocast would narrow the sums again."""
-    return torch.autocast(x.device.type, enabled=False)
-
-
 @custom_op("flare_geo::sum_outer", mutates_args=())
 def _sum_outer_op(k: Tensor, v: Tensor, ptr: Tensor) -> Tensor:
-    """:func:`sum_outer` of clouds whose sizes a compiled graph does not know."""
+    """:func:`sum_outer` under torch.compile, where sizes are unknown."""
     return _sum_outer(k, v, make_layout(ptr, k.shape[0], k.device))
 
 
 @custom_op("flare_geo::apply_state", mutates_args=())
 def _apply_state_op(q: Tensor, state: Tensor, ptr: Tensor) -> Tensor:
-    """:func:`apply_state` of clouds whose sizes a compiled graph does not know."""
+    """:func:`apply_state` under torch.compile, where sizes are unknown."""
     return _apply_state(q, state, make_layout(ptr, q.shape[0], q.device)).contiguous()
 
 
 @_sum_outer_op.register_fake
 def _(k: Tensor, v: Tensor, ptr: Tensor) -> Tensor:
-    return _wide(k.new_empty(ptr.shape[0] - 1, k.shape[1], k.shape[2], v.shape[2]))
+    return wide(k.new_empty(ptr.shape[0] - 1, k.shape[1], k.shape[2], v.shape[2]))
 
 
 @_apply_state_op.register_fake
 def _(q: Tensor, state: Tensor, ptr: Tensor) -> Tensor:
-    return _wide(q.new_empty(q.shape[0], q.shape[1], state.shape[3]))
+    return wide(q.new_empty(q.shape[0], q.shape[1], state.shape[3]))
 
 
 # Each of the two is the gradient of the other.

@@ -1,4 +1,4 @@
-"""The mixing operator of FLARE attention seen from outside: its weights, eigenvalues, eigenvectors.
+"""The mixing operator of FLARE attention: its weights, eigenvalues and eigenvectors.
 
 One head mixes the N points of one cloud by `W = A^T P` (N x N, rank at most M; letters as in
 README.md): `P = exp(S - l)` is the softmax of the scores over points, `A = exp(S - r)` that over
@@ -9,8 +9,8 @@ latents. W is never formed. Both share the scores, so `J = sqrt(P o A) = exp(S -
     G u = lambda u   =>   W x = lambda x   with   x = A^T (exp(-l/2) u)
 
 The rows of W sum to one: the largest eigenvalue is 1 and its eigenvector is constant. Scores are
-formed piece by piece over the points, twice: O(N M^2) time, and no more memory than a few times
-`PIECE` scores and G. All in float64.
+formed chunk by chunk over the points, twice: O(N M^2) time, and no more memory than a few times
+`CHUNK` scores and G. All in float64.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-PIECE = 2**21  # scores at a time: 16 MiB
+from flare_geo.ops.numerics import wide_dtype
+
+CHUNK = 2**21  # scores at a time: 16 MiB
 UNRESOLVED = 34.5  # log 1e15: what is smaller than this in an eigenvector of G is rounding
 
 
@@ -26,7 +28,7 @@ UNRESOLVED = 34.5  # log 1e15: what is smaller than this in an eigenvector of G 
 def encode_weights(q: Tensor, k: Tensor, *, scale: float = 1.0) -> Tensor:
     """How strongly each latent reads each point: the softmax over points `P`.
 
-    Latents do not depend on each other here: pass `q[:, chosen]` for some of them, and
+    The latents are independent of each other: pass `q[:, chosen]` for some of them, and
     `q[h : h + 1], k[:, h : h + 1]` for one head.
 
     Shapes:
@@ -35,7 +37,7 @@ def encode_weights(q: Tensor, k: Tensor, *, scale: float = 1.0) -> Tensor:
     """
     check(q, k)
     lse, out = _encode_normaliser(q, k, scale), _empty(k, (*q.shape[:2], len(k)))
-    for at, scores in _pieces(q, k, scale):
+    for at, scores in _chunks(q, k, scale):
         out[:, :, at] = (scores - lse).exp().to(out.dtype)
     return out
 
@@ -54,13 +56,13 @@ def decode_weights(
 
     Shapes:
         - **q:** `[H, M, D]`; **k:** `[N, H, D]`
-        - **returns** `[N, H, M]`, or as many latents as were asked for, in float32 (float64 for
+        - **returns** `[N, H, M]`, or one column per chosen latent, in float32 (float64 for
           float64 keys); sums to 1 over all latents
     """
     check(q, k)
     chosen = list(range(q.shape[1])) if latents is None else list(latents)
     out = _empty(k, (len(k), q.shape[0], len(chosen)))
-    for at, scores in _pieces(q, k, scale):
+    for at, scores in _chunks(q, k, scale):
         out[at] = scores.softmax(dim=1)[:, chosen].permute(2, 0, 1).to(out.dtype)
     return out
 
@@ -113,7 +115,7 @@ def mixing_eigenvectors(
     rise = 0.5 * (lse.amax(dim=1, keepdim=True) - lse)
     latent = rise.clamp(max=UNRESOLVED).exp() * vectors  # [H, M, count]
     out = torch.empty(len(q), len(k), count, dtype=torch.float64, device=k.device)
-    for at, scores in _pieces(q, k, scale):
+    for at, scores in _chunks(q, k, scale):
         out[:, at] = scores.softmax(dim=1).mT @ latent
     peak = out.gather(1, out.abs().argmax(dim=1, keepdim=True))
     return values, out.div_(peak.masked_fill(peak == 0, 1))
@@ -143,10 +145,10 @@ def check(q: Tensor, k: Tensor) -> None:
         )
 
 
-def _pieces(q: Tensor, k: Tensor, scale: float) -> Iterator[tuple[slice, Tensor]]:
-    """Scores `[H, M, n]` in float64 for some points at a time, and which points they are."""
+def _chunks(q: Tensor, k: Tensor, scale: float) -> Iterator[tuple[slice, Tensor]]:
+    """Chunks of points, and their scores `[H, M, n]` in float64."""
     wide = q.double() * scale
-    step = max(1, PIECE // (q.shape[0] * q.shape[1]))
+    step = max(1, CHUNK // (q.shape[0] * q.shape[1]))
     for start in range(0, len(k), step):
         at = slice(start, min(start + step, len(k)))
         yield at, wide @ k[at].double().permute(1, 2, 0)
@@ -155,7 +157,7 @@ def _pieces(q: Tensor, k: Tensor, scale: float) -> Iterator[tuple[slice, Tensor]
 def _encode_normaliser(q: Tensor, k: Tensor, scale: float) -> Tensor:
     """`l [H, M, 1]`, the logarithm of the sum over points."""
     lse = torch.full((*q.shape[:2], 1), -torch.inf, dtype=torch.float64, device=k.device)
-    for _, scores in _pieces(q, k, scale):
+    for _, scores in _chunks(q, k, scale):
         lse = torch.logaddexp(lse, scores.logsumexp(dim=-1, keepdim=True))
     return lse
 
@@ -164,11 +166,11 @@ def _gram(q: Tensor, k: Tensor, scale: float, lse: Tensor) -> Tensor:
     """`G = J J^T [H, M, M]`."""
     heads, latents = q.shape[:2]
     gram = torch.zeros(heads, latents, latents, dtype=torch.float64, device=k.device)
-    for _, scores in _pieces(q, k, scale):
+    for _, scores in _chunks(q, k, scale):
         root = (scores - 0.5 * (lse + scores.logsumexp(dim=1, keepdim=True))).exp_()
         gram.baddbmm_(root, root.mT)
     return gram
 
 
 def _empty(k: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return k.new_empty(shape, dtype=torch.promote_types(k.dtype, torch.float32))
+    return k.new_empty(shape, dtype=wide_dtype(k.dtype))

@@ -1,15 +1,16 @@
-"""Attention to all pairs of points at once, in memory that does not grow with their number."""
+"""Attention to all pairs of points of a cloud, in bounded memory."""
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from flare_geo.ops.gradients import register_gradient
 from flare_geo.ops.layout import Layout, make_layout
+from flare_geo.ops.numerics import wide
 
-PIECE = 2**23  # scores at a time
+CHUNK = 2**23  # scores at a time
 
 
 def third_order_attention(
@@ -27,9 +28,8 @@ def third_order_attention(
         s_{ijk} = D^{-1/2} \sum_d q_{id}\, k^1_{jd}\, k^2_{kd}, \qquad
         y_i = \sum_{jk} \mathrm{softmax}_{(j,k)}(s_{ijk})\; v^1_j \odot v^2_k
 
-    The softmax is over all ordered pairs of points of the cloud, N^2 of them for each point. The
-    scores of some points at a time are computed, `PIECE` of them or H N^2 of one point, and once
-    more in the backward pass.
+    The softmax is over all N^2 ordered pairs of points of the cloud. A chunk of points has about
+    `CHUNK` scores, or the H N^2 of one point; they are computed again in the backward pass.
 
     Shapes:
         - **q, k1, k2, v1, v2:** `[N, H, D]`; **ptr:** `[B+1]`; **returns** `[N, H, D]`
@@ -44,11 +44,11 @@ def third_order_attention(
 
 @custom_op("flare_geo::third_order_attention", mutates_args=())
 def _op(q: Tensor, k1: Tensor, k2: Tensor, v1: Tensor, v2: Tensor, ptr: Tensor) -> Tensor:
-    """One operator: a compiled graph does not know the sizes."""
+    """One operator: sizes are unknown under torch.compile."""
     y = torch.empty_like(v1)
     for cloud in _clouds(ptr):
         keys = [_by_head(x[cloud]) for x in (k1, k2, v1, v2)]
-        for at in _pieces(cloud, q.shape[1]):
+        for at in _chunks(cloud, q.shape[1]):
             weights = _weights(_by_head(q[at]), *keys[:2])  # [H, i, j, k]
             over_k = weights @ keys[3].unsqueeze(1)  # [H, i, j, D]
             y[at] = (over_k * keys[2].unsqueeze(1)).sum(2).transpose(0, 1).to(y.dtype)
@@ -60,11 +60,11 @@ def _backward_op(
     dy: Tensor, q: Tensor, k1: Tensor, k2: Tensor, v1: Tensor, v2: Tensor, ptr: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients; with P the softmax, dP = dy . (v1 * v2), dS = P * (dP - sum P dP)."""
-    dq, *dkv = (torch.empty_like(x) for x in (q, k1, k2, v1, v2))
+    dq, *dkv = (x.new_empty(x.shape) for x in (q, k1, k2, v1, v2))
     for cloud in _clouds(ptr):
         k1_b, k2_b, v1_b, v2_b = (_by_head(x[cloud]) for x in (k1, k2, v1, v2))  # [H, n, D]
         sums = [torch.zeros_like(k1_b) for _ in range(4)]
-        for at in _pieces(cloud, q.shape[1]):
+        for at in _chunks(cloud, q.shape[1]):
             q_i, dy_i = _by_head(q[at]).unsqueeze(2), _by_head(dy[at]).unsqueeze(2)
             p = _weights(q_i.squeeze(2), k1_b, k2_b)  # [H, i, j, k]
             dy_v1 = dy_i * v1_b.unsqueeze(1)  # [H, i, j, D]
@@ -76,8 +76,8 @@ def _backward_op(
             sums[1] += ds.flatten(1, 2).mT @ (q_i * k1_b.unsqueeze(1)).flatten(1, 2)
             sums[2] += (p @ v2_b.unsqueeze(1) * dy_i).sum(1)
             sums[3] += p.flatten(1, 2).mT @ dy_v1.flatten(1, 2)
-        for total, own in zip(dkv, sums, strict=True):
-            total[cloud] = own.transpose(0, 1).to(q.dtype)
+        for grad, total in zip(dkv, sums, strict=True):
+            grad[cloud] = total.transpose(0, 1).to(q.dtype)
     return dq, dkv[0], dkv[1], dkv[2], dkv[3]
 
 
@@ -93,36 +93,17 @@ def _clouds(ptr: Tensor) -> list[slice]:
     return [slice(start, end) for start, end in pairwise(ptr.tolist()) if end > start]
 
 
-def _pieces(cloud: slice, heads: int) -> list[slice]:
-    """The points of a cloud, as many at a time as `PIECE` scores allow."""
+def _chunks(cloud: slice, heads: int) -> list[slice]:
+    """Chunks of the points of a cloud, of `CHUNK` scores at most."""
     size = cloud.stop - cloud.start
-    step = max(1, PIECE // (heads * size**2))
+    step = max(1, CHUNK // (heads * size**2))
     return [slice(i, min(i + step, cloud.stop)) for i in range(cloud.start, cloud.stop, step)]
 
 
 def _by_head(x: Tensor) -> Tensor:
     """`[n, H, D]` to `[H, n, D]`, float32 or wider."""
-    return x.to(torch.promote_types(x.dtype, torch.float32)).transpose(0, 1)
+    return wide(x).transpose(0, 1)
 
 
-@_op.register_fake
-def _(q: Tensor, k1: Tensor, k2: Tensor, v1: Tensor, v2: Tensor, ptr: Tensor) -> Tensor:
-    return torch.empty_like(v1)
-
-
-@_backward_op.register_fake
-def _(
-    dy: Tensor, q: Tensor, k1: Tensor, k2: Tensor, v1: Tensor, v2: Tensor, ptr: Tensor
-) -> tuple[Tensor, ...]:
-    return tuple(torch.empty_like(x) for x in (q, k1, k2, v1, v2))
-
-
-def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    return *_backward_op(dy, *ctx.saved_tensors), None
-
-
-_op.register_autograd(_gradient, setup_context=_keep)
+_op.register_fake(lambda q, k1, k2, v1, v2, ptr: torch.empty_like(v1))
+register_gradient(_op, _backward_op, count=5)

@@ -3,7 +3,7 @@
 Encode: the queries are the M latents of each cloud, the keys its points. Decode: the other way
 round. One call each, whatever the sizes. Flash attention is parallel over queries, clouds and
 heads, not over keys: in the encode of few clouds most of a GPU waits. It adds up the gradient of
-the queries in no fixed order: bits do not repeat.
+the queries in an order that changes: bits do not repeat.
 """
 
 import inspect
@@ -80,14 +80,14 @@ def _encode(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> tu
     empty = _empty(layout)
     z = z.unflatten(0, (layout.num_clouds, -1)).transpose(1, 2)  # [B, H, M, D]
     lse = lse.detach().unflatten(1, (layout.num_clouds, -1)).transpose(0, 1)  # [B, H, M]
-    # Of no key at all the operator says lse = inf, and what it says else is not written down.
+    # Without keys the operator gives lse = inf; the rest of what it gives is not documented.
     return z.masked_fill(empty[..., None], 0.0), lse.masked_fill(empty, -torch.inf)
 
 
 def _pack(x: Tensor, layout: Layout) -> Tensor:
     """`[H, M, D]` or `[B, H, M, D]` as `[B * M, H, D]`.
 
-    Zero for clouds without points, so that whatever gradient the operator gives these is dropped.
+    Zero for clouds without points, so that the gradient that the operator gives them is dropped.
     """
     x = x.transpose(-3, -2).expand(layout.num_clouds, -1, -1, -1)
     return x.masked_fill(_empty(layout)[..., None], 0.0).flatten(0, 1).contiguous()
@@ -106,23 +106,23 @@ def _offsets(layout: Layout, num_latents: int) -> tuple[Tensor, Tensor]:
 
 
 def _longest(layout: Layout) -> int:
-    """Points of the largest cloud; inside a compiled graph, which knows no sizes, a bound of it."""
+    """Points of the largest cloud; under torch.compile, where sizes are unknown, the bound N."""
     return layout.num_points if torch.compiler.is_compiling() else max(layout.sizes)
 
 
 def _scaled(q: Tensor, scale: float) -> tuple[Tensor, dict[str, Any]]:
-    """Latent queries and the options that make `scale` of it; flash attention takes it positive."""
+    """Latent queries and the options for `scale`, which flash attention takes positive."""
     if HAS_SCALE and scale:
         return (q, {"scale": scale}) if scale > 0 else (-q, {"scale": -scale})
     return q * (scale * q.shape[-1] ** 0.5), {}  # the operator divides by the square root
 
 
 def _rows(x: Tensor) -> Tensor:
-    """`[N, H, D]` as the kernels read it, 16 bytes at a time; a view where it is that already."""
+    """`[N, H, D]` as the kernels read it, 16 bytes at a time; copied only where that needs it."""
     aligned = x.stride(-1) == 1 and x.stride(0) % 8 == 0 and x.stride(1) % 8 == 0
     return x if aligned else x.contiguous()
 
 
 def _nothing(*inputs: Tensor) -> Tensor:
-    """Zero that depends on the inputs: what an operator does with no point is not written down."""
+    """Zero that depends on the inputs: what the operator does without points is not documented."""
     return torch.stack([x.mul(0).sum() for x in inputs]).sum()

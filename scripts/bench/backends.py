@@ -11,7 +11,7 @@ compared with `backend="reference"` in float64; what is wrong is not timed.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import timing
 import torch
@@ -21,11 +21,11 @@ from timing import Record, Row
 from torch import Tensor
 
 from flare_geo.ops import flare_attention, make_layout
-from flare_geo.ops.backend import Backend, choose_backend
+from flare_geo.ops.dispatch import TABLE, select
 
 README = Path(__file__).parents[2] / "flare_geo" / "ops" / "README.md"
 BASELINE = "sdpa"  # runs everywhere; its errors are the usual ones
-BACKENDS = sorted(set(get_args(Backend)) - {"auto"}, key=lambda name: (name != BASELINE, name))
+BACKENDS = sorted(TABLE["flare"], key=lambda name: (name != BASELINE, name))
 PAIRS = [(64, 8), (128, 16), (512, 8)]  # M, D
 SINGLE = [(1_000,), (10_000,), (100_000,)]
 SKEWED, PARTS = tuple(sizes_of("skewed", 0)), tuple(sizes_of("lpbf", 0))
@@ -101,7 +101,7 @@ def check(case: Case) -> list[Row]:
         row: Row = {"check": name, **case.words}
         rows.append(row)
         try:
-            choose_backend(name, problem.inputs[0])
+            select("flare", name, problem.inputs[0])
         except Exception as error:
             row["skipped"] = str(error)
             continue
@@ -125,8 +125,8 @@ def measure(case: Case, backends: Sequence[str], seconds: float) -> list[Row]:
     rows = []
     for kind in ("forward", "forward+backward"):
         problem = Problem(case)
-        auto = str(getattr(choose_backend("auto", problem.inputs[0]), "__name__", ""))
-        words = {**case.words, "pass": kind, "auto": f"auto: {auto.rpartition('.')[2]}"}
+        auto = select("flare", "auto", problem.inputs[0])
+        words = {**case.words, "pass": kind, "auto": f"auto: {auto}"}
         call = problem.forward if kind == "forward" else problem.gradients
         ways: dict[str, timing.Way] = {name: lambda a=name, b=call: b(a) for name in backends}
         timed = timing.alternate(ways, case.device, seconds=seconds)

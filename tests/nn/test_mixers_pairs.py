@@ -145,7 +145,7 @@ def test_a_cloud_in_pieces_is_the_same(monkeypatch):
     x = torch.randn(13, 8, dtype=torch.float64, requires_grad=True)
     y = mixer(x)
     (grad,) = torch.autograd.grad(y.square().sum(), x)
-    monkeypatch.setattr("flare_geo.ops.third_order.PIECE", 2 * 13 * 13 * 4)
+    monkeypatch.setattr("flare_geo.ops.third_order.CHUNK", 2 * 13 * 13 * 4)
     pieces = mixer(x)
     (grad_pieces,) = torch.autograd.grad(pieces.square().sum(), x)
     close([pieces, grad_pieces], [y, grad], terms=13 * 13)

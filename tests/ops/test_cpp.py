@@ -9,12 +9,12 @@ from closeness import close
 from flare_geo.nn import Flare, FlareBlock
 from flare_geo.nn.cpp_block import weights_of
 from flare_geo.ops import flare_attention, flare_decode, flare_encode, make_layout
-from flare_geo.ops.chain import plain_chain, residual_chains
 from flare_geo.ops.cpp import build
 from flare_geo.ops.cpp.attention import attention_op, decode_op, encode_op
 from flare_geo.ops.cpp.block import block_op
 from flare_geo.ops.cpp.build import library
-from flare_geo.ops.cpp.chain import chain_op, residual_chain
+from flare_geo.ops.cpp.residual_mlp import mlps_op
+from flare_geo.ops.residual_mlp_torch import residual_mlp
 
 pytestmark = pytest.mark.skipif(
     shutil.which("g++") is None and shutil.which("clang++") is None,
@@ -33,11 +33,11 @@ def _poisoned():
     torch.use_deterministic_algorithms(False)
 
 
-def chain_inputs(points, width, chains=2, layers=5, seed=0):
+def mlp_inputs(points, width, mlps=2, layers=5, seed=0):
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(points, width, generator=g)
-    weight = torch.randn(chains, layers, width, width, generator=g) / width**0.5
-    bias = torch.randn(chains, layers, width, generator=g)
+    weight = torch.randn(mlps, layers, width, width, generator=g) / width**0.5
+    bias = torch.randn(mlps, layers, width, generator=g)
     return [t.requires_grad_() for t in (x, weight, bias)]
 
 
@@ -50,15 +50,15 @@ def attention_inputs(heads, latents, width, ptr=RAGGED, own=False, size=2.0, see
 
 @pytest.mark.parametrize("act", ["gelu_tanh", "silu"])
 @pytest.mark.parametrize(
-    ("points", "width", "chains", "layers"),
+    ("points", "width", "mlps", "layers"),
     [(1, 16, 1, 1), (63, 48, 2, 2), (64, 64, 1, 5), (200, 64, 2, 5), (130, 96, 3, 3)],
 )
-def test_chains_and_their_gradients(points, width, chains, layers, act):
-    inputs = chain_inputs(points, width, chains, layers)
+def test_residual_mlps_and_their_gradients(points, width, mlps, layers, act):
+    inputs = mlp_inputs(points, width, mlps, layers)
     exact = [t.detach().double().requires_grad_() for t in inputs]
-    y = residual_chain(*inputs, act)
+    y = mlps_op(*inputs, act)
     expected = torch.stack(
-        [plain_chain(exact[0], exact[1][g], exact[2][g], act) for g in range(chains)]
+        [residual_mlp(exact[0], exact[1][g], exact[2][g], act) for g in range(mlps)]
     )
     dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(5))
     found = [y, *torch.autograd.grad(y, inputs, dy)]
@@ -71,7 +71,7 @@ def test_activation_far_from_zero():
     x = torch.tensor([-1e4, -90.0, -30.0, -5.0, -1e-3, 0.0, 1e-3, 5.0, 30.0, 90.0, 1e4])
     x = x.unsqueeze(1).repeat(1, 16).requires_grad_()
     weight, bias = torch.stack([torch.eye(16), torch.zeros(16, 16)]), torch.zeros(2, 16)
-    y = residual_chain(x, weight[None], bias[None], "gelu_tanh")[0]
+    y = mlps_op(x, weight[None], bias[None], "gelu_tanh")[0]
     exact = x.detach().double().requires_grad_()
     expected = exact + torch.nn.functional.gelu(exact, approximate="tanh")
     torch.testing.assert_close(y.double(), expected, rtol=1e-6, atol=1e-7)
@@ -82,8 +82,8 @@ def test_activation_far_from_zero():
 
 
 def test_no_point():
-    inputs = chain_inputs(0, 32)
-    y = residual_chain(*inputs, "silu")
+    inputs = mlp_inputs(0, 32)
+    y = mlps_op(*inputs, "silu")
     assert y.shape == (2, 0, 32)
     for grad in torch.autograd.grad(y.sum(), inputs):
         assert not grad.any()
@@ -162,47 +162,25 @@ def test_clouds_do_not_depend_on_their_batch():
 
 def test_threads_change_outputs_by_rounding_alone():
     inputs, ptr = attention_inputs(4, 16, 8, [0, 2000, 2600])
-    x, weight, bias = chain_inputs(300, 32)
+    x, weight, bias = mlp_inputs(300, 32)
     before, results = torch.get_num_threads(), []
     for threads in (1, 3):
         torch.set_num_threads(threads)
         y = flare_attention(*inputs, ptr, backend="cpp")
         results.append([y, *torch.autograd.grad(y.square().sum(), inputs)])
-        results[-1].append(residual_chain(x, weight, bias, "silu"))
+        results[-1].append(mlps_op(x, weight, bias, "silu"))
     torch.set_num_threads(before)
     close(*results, terms=2000)
 
 
 def test_operators_keep_the_rules_of_torch():
-    x, weight, bias = chain_inputs(40, 16, layers=2)
-    torch.library.opcheck(chain_op, (x, weight, bias, "silu"))
+    x, weight, bias = mlp_inputs(40, 16, layers=2)
+    torch.library.opcheck(mlps_op, (x, weight, bias, "silu"))
     (q, k, v), ptr = attention_inputs(2, 5, 8, [0, 10, 31])
     for op in (attention_op, encode_op):
         torch.library.opcheck(op, (q, k, v, ptr, 0.5))
     z = torch.randn(2, 2, 5, 8, requires_grad=True)
     torch.library.opcheck(decode_op, (q, k, z, ptr, 0.5))
-
-
-def test_what_the_kernels_do_not_take_goes_the_plain_way():
-    def chain(x, act):
-        weights, biases = [[torch.eye(x.shape[1], dtype=x.dtype)] * 2], [[x[0]] * 2]
-        fused, plain = (
-            residual_chains(x, weights, biases, act=act, backend=b)[0] for b in ("cpp", "auto")
-        )
-        assert torch.equal(fused, plain)
-
-    chain(torch.randn(5, 16), "gelu")
-    chain(torch.randn(5, 20), "silu")
-    chain(torch.randn(5, 16).double(), "silu")
-
-
-def test_one_line_says_what_is_wrong():
-    (q, k, v), ptr = attention_inputs(2, 5, 8)
-    with pytest.raises(TypeError, match=r"computes float32, got torch\.float64; use 'auto'"):
-        flare_attention(q.double(), k.double(), v.double(), ptr, backend="cpp")
-    (q, k, v), ptr = attention_inputs(2, 5, 12)
-    with pytest.raises(ValueError, match="takes D = 4, 8, 16, 32, got 12"):
-        flare_attention(q, k, v, ptr, backend="cpp")
 
 
 def test_compiled_once_and_kept(tmp_path, monkeypatch):

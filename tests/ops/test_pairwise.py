@@ -36,7 +36,7 @@ def test_values_and_gradients(sizes, compiled, monkeypatch):
     expected = definition(*qkv, ptr, kv_ptr, 0.7)
     weight = torch.randn_like(expected)
     wanted = torch.autograd.grad((weight * expected).sum(), qkv, allow_unused=True)
-    monkeypatch.setattr("flare_geo.ops.pairwise.PIECE", 2 * 6 * 2)  # of the compiled backward
+    monkeypatch.setattr("flare_geo.ops.pairwise.CHUNK", 2 * 6 * 2)  # of the compiled backward
     op = torch.compile(pairwise_attention, dynamic=True, fullgraph=True, backend="aot_eager")
     y = (op if compiled else pairwise_attention)(*qkv, ptr, kv_ptr, scale=0.7)
     close(y, expected, terms=7)

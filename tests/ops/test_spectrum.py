@@ -32,12 +32,12 @@ def dense(q, k, scale):
 
 
 @pytest.fixture(params=[2**21, 1000])
-def _pieces(request, monkeypatch):
+def _chunks(request, monkeypatch):
     """With all points at once, and with a few at a time."""
-    monkeypatch.setattr(spectrum, "PIECE", request.param)
+    monkeypatch.setattr(spectrum, "CHUNK", request.param)
 
 
-@pytest.mark.usefixtures("_pieces")
+@pytest.mark.usefixtures("_chunks")
 @pytest.mark.parametrize(("spread", "scale"), [(1.0, 1.0), (4.0, 0.5), (0.05, 1.0), (30.0, 1.0)])
 def test_the_spectrum_is_that_of_the_dense_operator(spread, scale):
     q, k = inputs(spread=spread)
@@ -53,7 +53,7 @@ def test_the_spectrum_is_that_of_the_dense_operator(spread, scale):
     assert (found.diff(dim=1) <= 0).all()
 
 
-@pytest.mark.usefixtures("_pieces")
+@pytest.mark.usefixtures("_chunks")
 def test_eigenvectors_are_scaled_by_the_dense_operator():
     q, k = inputs(spread=2.0)
     values, x = mixing_eigenvectors(q, k, 6, scale=0.7)
@@ -67,7 +67,7 @@ def test_eigenvectors_are_scaled_by_the_dense_operator():
     assert off.abs().max() < 1e-6  # the share is in float32 here
 
 
-@pytest.mark.usefixtures("_pieces")
+@pytest.mark.usefixtures("_chunks")
 def test_weights_multiply_to_the_operator_and_sum_to_one():
     q, k = inputs()
     encode, decode = encode_weights(q, k, scale=0.7), decode_weights(q, k, scale=0.7)
@@ -146,7 +146,7 @@ PEAK = """
 import resource, torch
 from flare_geo.ops import spectrum
 from flare_geo.ops.spectrum import mixing_eigenvectors, mixing_spectrum
-spectrum.PIECE //= 8  # 2 MiB: what the allocator keeps of them is small
+spectrum.CHUNK //= 8  # 2 MiB: what the allocator keeps of them is small
 q, k = torch.randn(4, 32, 8), torch.randn(200_000, 4, 8)
 mixing_spectrum(q, k[:50_000])  # what loading and warming up takes
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

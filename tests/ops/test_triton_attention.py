@@ -20,7 +20,7 @@ from flare_geo.ops import (
     reference,
 )
 from flare_geo.ops.triton import launch
-from flare_geo.ops.triton.autograd import attention_op, decode_op, encode_op
+from flare_geo.ops.triton.attention import attention_op, decode_op, encode_op
 from flare_geo.ops.triton.clouds import num_tiles
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

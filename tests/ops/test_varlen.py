@@ -7,7 +7,7 @@ import torch
 from closeness import close
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from flare_geo.ops import backend, flare_attention, make_layout, merge_encodings, reference
+from flare_geo.ops import dispatch, flare_attention, make_layout, merge_encodings, reference
 
 varlen = pytest.importorskip("flare_geo.ops.varlen", reason="needs torch 2.10 or later")
 
@@ -16,7 +16,7 @@ NAN, INF = float("nan"), float("inf")
 OPERATOR, HAS_SCALE = varlen.varlen_attn, varlen.HAS_SCALE
 
 
-def _pieces(q, k, v, starts_q, starts_k):
+def _sequences(q, k, v, starts_q, starts_k):
     """For each sequence its rows and its queries, keys and values `[H, n, D]` in float32."""
     ends = zip(starts_q.tolist(), starts_q[1:].tolist(), starts_k.tolist(), starts_k[1:].tolist())
     for q0, q1, k0, k1 in ends:
@@ -36,7 +36,7 @@ def packed(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Softmax attention of each sequence; queries without keys get what no one should read."""
     out, lse = torch.full_like(q, NAN), q.new_full(q.shape[1::-1], INF, dtype=torch.float32)
-    for rows, _, q_b, k_b, v_b in _pieces(q, k, v, starts_q, starts_k):
+    for rows, _, q_b, k_b, v_b in _sequences(q, k, v, starts_q, starts_k):
         if k_b.shape[1]:
             scores = scale * q_b @ k_b.mT  # [H, q, k]
             out[rows] = (scores.softmax(-1) @ v_b).transpose(0, 1).to(q.dtype)
@@ -56,7 +56,7 @@ def packed_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of the first output; NaN for what takes part in no sequence."""
     dq, dk, dv = (torch.full_like(x, NAN) for x in (q, k, v))
-    for rows, keys, q_b, k_b, v_b in _pieces(q, k, v, starts_q, starts_k):
+    for rows, keys, q_b, k_b, v_b in _sequences(q, k, v, starts_q, starts_k):
         if q_b.shape[1] and k_b.shape[1]:
             p, dy_b = (scale * q_b @ k_b.mT).softmax(-1), dy[rows].float().transpose(0, 1)
             dp = dy_b @ v_b.mT
@@ -282,12 +282,12 @@ def test_what_it_cannot_do_is_said(monkeypatch):
     assert message(ValueError, 8, [0, 9], torch.bfloat16) == (
         f"backend 'varlen' needs tensors on a CUDA device, got cpu{instead}"
     )
-    monkeypatch.setattr(backend, "HAS_VARLEN", False)
+    monkeypatch.setattr(dispatch, "HAS_VARLEN", False)
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
     assert message(ValueError, 8, [0, 9], torch.bfloat16) == (
         f"backend 'varlen' needs torch 2.10 or later, got {torch.__version__}{instead}"
     )
-    monkeypatch.setattr(backend, "HAS_VARLEN", True)
+    monkeypatch.setattr(dispatch, "HAS_VARLEN", True)
     q, k, v, layout = inputs(1, 5, 8, [0, 9], torch.bfloat16)
     y = flare_attention(q, k, v, layout, backend="varlen")
     assert torch.equal(y, varlen.attention(q, k, v, layout, 1.0))

@@ -1,9 +1,9 @@
 r"""A whole FLARE block as one operator: nothing but kernels between its input and its output.
 
 .. math::
-    (k, v) = \mathrm{chains}(\mathrm{norm}_1(x)), \qquad
+    (k, v) = \mathrm{MLPs}(\mathrm{norm}_1(x)), \qquad
     h = x + W\,\mathrm{attention}(q, k, v) + b, \qquad
-    y = h + \mathrm{chain}(\mathrm{norm}_2(h))
+    y = h + \mathrm{MLP}(\mathrm{norm}_2(h))
 """
 
 from typing import NamedTuple
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from flare_geo.ops.cpp.attention import attention_backward, attention_forward
-from flare_geo.ops.cpp.chain import chain_backward, chain_forward
+from flare_geo.ops.cpp import kernels
+from flare_geo.ops.cpp.residual_mlp import backward, forward
 from flare_geo.ops.layout import Layout
+from flare_geo.ops.operators import Decoded, Encoded
 
 
 class Weights(NamedTuple):
@@ -22,9 +23,9 @@ class Weights(NamedTuple):
 
     Shapes:
         - **q:** `[H, M, D]`; **norm1, norm2:** `[2, C]`, factors and shifts
-        - **kv:** `[2, L, C, C]`, the chains of keys and values; **kv_bias:** `[2, L, C]`
+        - **kv:** `[2, L, C, C]`, the MLPs of keys and values; **kv_bias:** `[2, L, C]`
         - **out:** `[C, C]`; **out_bias:** `[C]`
-        - **mlp:** `[1, L', C, C]`, the feed-forward chain; **mlp_bias:** `[1, L', C]`
+        - **mlp:** `[1, L', C, C]`, the feed-forward MLP; **mlp_bias:** `[1, L', C]`
     """
 
     q: Tensor
@@ -74,10 +75,12 @@ def _forward(
 ) -> list[Tensor]:
     x, w = x.contiguous(), Weights(*(t.contiguous() for t in weights))
     heads = (x.shape[0], w.q.shape[0], w.q.shape[2])  # [N, H, D]
-    kv = chain_forward(x, w.kv, w.kv_bias, act, w.norm1, eps[0])
-    a, z, lse, r = attention_forward(w.q, kv[0].view(heads), kv[1].view(heads), ptr, scale)
+    kv = forward(x, w.kv, w.kv_bias, act, w.norm1, eps[0])
+    k, v = kv.view(2, *heads)
+    z, lse = kernels.encode(w.q, k, v, ptr, scale)
+    a, r = kernels.decode(w.q, k, z, ptr, scale)
     h = (x + w.out_bias).addmm_(a.view(x.shape), w.out.mT)
-    y = chain_forward(h, w.mlp, w.mlp_bias, act, w.norm2, eps[1], skip=True)[0]
+    y = forward(h, w.mlp, w.mlp_bias, act, w.norm2, eps[1], skip=True)[0]
     return [y, kv, a, z, lse, r, h]
 
 
@@ -95,15 +98,17 @@ def block_backward_op(
     """Gradients of x and of the weights, in their order."""
     x, w = x.contiguous(), Weights(*(t.contiguous() for t in weights))
     kv, a, z, lse, r, h = kept
-    dh, dmlp, dmlp_bias, dnorm2 = chain_backward(
+    dh, dmlp, dmlp_bias, dnorm2 = backward(
         dy.contiguous(), h, w.mlp, w.mlp_bias, act, w.norm2, eps[1], skip=True
     )
     da = (dh @ w.out).view(a.shape)
     dout, dout_bias = dh.mT @ a.view(x.shape), dh.sum(0)
     dkv = torch.empty_like(kv)
     k, v, dk, dv = (t for both in (kv, dkv) for t in both.view(2, *a.shape))
-    dq, *_ = attention_backward(da, w.q, k, v, ptr, a, z, lse, r, scale, dk, dv)
-    dx, dw, dw_bias, dnorm1 = chain_backward(dkv, x, w.kv, w.kv_bias, act, w.norm1, eps[0])
+    dz, e = kernels.latents_backward(w.q, k, z, da, r, ptr, scale)
+    encoded, decoded = Encoded(v, dz, lse, e), Decoded(z, a, da, r)
+    dq, *_ = kernels.points_backward(w.q, k, ptr, scale, encoded, decoded, dk, dv)
+    dx, dw, dw_bias, dnorm1 = backward(dkv, x, w.kv, w.kv_bias, act, w.norm1, eps[0])
     assert dnorm1 is not None
     assert dnorm2 is not None
     grads = Weights(dq, dnorm1, dw, dw_bias, dout, dout_bias, dnorm2, dmlp, dmlp_bias)

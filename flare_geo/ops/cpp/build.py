@@ -1,4 +1,4 @@
-"""The kernels of this folder, compiled on the user's machine when they are first asked for."""
+"""Compile the kernels of this folder on the user's machine when they are first asked for."""
 
 import ctypes
 import hashlib
@@ -25,7 +25,7 @@ def library() -> ctypes.CDLL:
     `~/.cache/flare_geo`.
 
     Raises:
-        RuntimeError: if there is no compiler, or it fails; says what it said.
+        RuntimeError: if there is no compiler, or it fails; with its message.
     """
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
@@ -47,9 +47,10 @@ def _build(compiler: str, path: Path) -> None:
     done = _run(command)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]
-        said = next((line for line in lines if "error" in line), lines[0])
+        message = next((line for line in lines if "error" in line), lines[0])
         raise RuntimeError(
-            f"the C++ kernels cannot be compiled: {said} ({' '.join(command)}); use backend='auto'"
+            f"the C++ kernels cannot be compiled: {message} ({' '.join(command)}); "
+            "use backend='auto'"
         )
 
 
@@ -76,7 +77,7 @@ def _key(compiler: str) -> str:
 
 
 def _processor() -> str:
-    """What `-march=native` looks at."""
+    """The model and features that `-march=native` compiles for."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -5,32 +5,15 @@ r `[H, N]`; ptr `[B+1]` int64.
 """
 
 from ctypes import c_float, c_int, c_int64
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from flare_geo.ops.cpp.build import library, pointer
+from flare_geo.ops.operators import Decoded, Encoded
 
 WIDTHS = (4, 8, 16, 32)  # head widths D that there are kernels for
-
-
-class Encoded(NamedTuple):
-    """What comes back through the encode; e is `z . dz - dlse`."""
-
-    v: Tensor
-    dz: Tensor
-    lse: Tensor
-    e: Tensor
-
-
-class Decoded(NamedTuple):
-    """What comes back through the decode."""
-
-    z: Tensor
-    y: Tensor
-    dy: Tensor
-    r: Tensor
 
 
 def encode(q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -43,20 +26,25 @@ def encode(q: Tensor, k: Tensor, v: Tensor, ptr: Tensor, scale: float) -> tuple[
 
 def decode(q: Tensor, k: Tensor, z: Tensor, ptr: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Point features y and their log-normalisers r."""
-    y, r = torch.empty_like(k), k.new_empty(k.shape[1], k.shape[0])
+    y, r = torch.empty_like(k), empty_r(k)
     library().flare_decode(*map(pointer, (q, k, z, ptr, y, r)), *_sizes(q, k, ptr, scale))
     return y, r
 
 
+def empty_r(k: Tensor) -> Tensor:
+    """Room for the normaliser r of the decode."""
+    return k.new_empty(k.shape[1], k.shape[0])
+
+
 def latents_backward(
-    q: Tensor, k: Tensor, dy: Tensor, r: Tensor, ptr: Tensor, scale: float
-) -> Tensor:
-    """The gradient of z."""
-    dz = k.new_empty(ptr.shape[0] - 1, *q.shape[-3:])
+    q: Tensor, k: Tensor, z: Tensor, dy: Tensor, r: Tensor, ptr: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """The gradient of z, and its inner products with z."""
+    dz = torch.empty_like(z)
     library().flare_latents_backward(
         *map(pointer, (q, k, dy, r, ptr, dz)), *_sizes(q, k, ptr, scale)
     )
-    return dz
+    return dz, (z * dz).sum(-1)
 
 
 def points_backward(

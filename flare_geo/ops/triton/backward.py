@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from flare_geo.ops.operators import Decoded, Encoded
 from flare_geo.ops.triton import launch
 from flare_geo.ops.triton.clouds import find_tile, load_rows, num_tiles, store_rows
 from flare_geo.ops.triton.merge import sum_tiles
@@ -133,8 +134,8 @@ def points_backward(
     ptr: Tensor,
     scale: float,
     *,
-    encoded: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,
-    decoded: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,
+    encoded: Encoded | None = None,
+    decoded: Decoded | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Gradients of q, k and v through the encode, the decode or both.
 
@@ -143,9 +144,8 @@ def points_backward(
         k: keys `[N, H, D]`, last stride 1.
         ptr: `[B+1]`.
         scale: factor of the scores.
-        encoded: `(v, dz, lse, e)` with `v [N, H, D]`, `dz [B, H, M, D]` float32, `lse`, `e`
-            `[B, H, M]`, e being `sum_d z dz` less the gradient of lse.
-        decoded: `(z, y, dy, r)` with `z [B, H, M, D]`, `y, dy [N, H, D]`, `r [N, H]`, base 2.
+        encoded: `v [N, H, D]`, `dz [B, H, M, D]` float32, `lse`, `e` `[B, H, M]`.
+        decoded: `z [B, H, M, D]`, `y, dy [N, H, D]`, `r [N, H]`, base 2.
 
     Returns:
         dq, dk, dv in the shapes and dtype of q and k; dv is None without `encoded`.

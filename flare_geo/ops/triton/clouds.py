@@ -1,4 +1,4 @@
-"""Clouds cut into tiles, found by each program alone: no table, no wait for the device."""
+"""Clouds divided into tiles that each program finds alone: no table, no wait for the device."""
 
 import triton
 import triton.language as tl
@@ -13,15 +13,15 @@ def num_tiles(num_points: int, num_clouds: int, size: int) -> int:
         first(b + 1) - first(b) = (r + n) // size + 1 >= n // size + 1 >= ceil(n / size)
 
     so numbers of different clouds never meet, `first` grows strictly, and every number is below
-    `first(B) = N // size + B`, which is known without looking at `ptr`. At most one number a cloud
-    belongs to no tile.
+    `first(B) = N // size + B`, which is known without looking at `ptr`. At most one number per
+    cloud belongs to no tile.
     """
     return num_points // size + num_clouds
 
 
 @triton.jit
 def find_tile(p_ptr, tile, num_clouds, size):  # type: ignore[no-untyped-def]
-    """Tile number to `(cloud, first point, number of points)`; no points: there is no such tile.
+    """Tile number to `(cloud, first point, number of points)`; 0 points if there is no such tile.
 
     The cloud is the last b with `first(b) <= tile`, found by bisection in log2 B steps.
     """
@@ -47,6 +47,13 @@ def load_rows(p_x, o_row, m_row, STRIDE: tl.constexpr, D: tl.constexpr, BLOCK_D:
     o_d = tl.arange(0, BLOCK_D)
     m_x = m_row[:, None] & (o_d < D)[None, :]
     return tl.load(p_x + o_row[:, None] * STRIDE + o_d[None, :], mask=m_x, other=0.0)
+
+
+@triton.jit
+def load_block(p_x, o_row, m_row, o_col, WIDTH, stride):  # type: ignore[no-untyped-def]
+    """Some columns of rows `stride` apart; zero beyond WIDTH and off the mask."""
+    mask = m_row[:, None] & (o_col < WIDTH)[None, :]
+    return tl.load(p_x + o_row[:, None] * stride + o_col[None, :], mask=mask, other=0.0)
 
 
 @triton.jit

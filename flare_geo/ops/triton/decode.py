@@ -96,6 +96,11 @@ def decode_fwd_kernel(  # type: ignore[no-untyped-def]
         p_r += BLOCK_N * H
 
 
+def empty_r(k: Tensor) -> Tensor:
+    """Room for the normaliser r, `[N, H]`."""
+    return torch.empty(k.shape[:-1], dtype=torch.float32, device=k.device)
+
+
 def decode(q: Tensor, k: Tensor, z: Tensor, ptr: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Features of the points and the log-normalisers of their softmax.
 
@@ -107,7 +112,7 @@ def decode(q: Tensor, k: Tensor, z: Tensor, ptr: Tensor, scale: float) -> tuple[
     heads, latents, width = q.shape[-3:]
     num_points, num_clouds = k.shape[0], ptr.shape[0] - 1
     y = torch.empty(num_points, heads, width, dtype=z.dtype, device=k.device)
-    r = torch.empty(num_points, heads, dtype=torch.float32, device=k.device)
+    r = empty_r(k)
     block = launch.blocks("decode_fwd", width, latents, q.dtype)
     size = launch.points_of_program(num_points, heads, block.n, k.device)
     programs = num_tiles(num_points, num_clouds, size) * heads

@@ -1,4 +1,4 @@
-"""Encode: every program reads some points of one cloud, a second kernel merges what they found.
+"""Encode: every program reads some points of one cloud, a second kernel merges their results.
 
     z = softmax_n(s q k^T) v,    l = log sum_n exp(s q k^T)
 

@@ -1,7 +1,7 @@
-"""How the attention kernels are cut: blocks, warps and the points of a program.
+"""How the attention kernels are divided: blocks, warps and the points of a program.
 
 Pure functions of shapes and device, so that the same call always adds in the same order. The
-numbers of `blocks` follow `tests/ops/kernels/compile.py` (registers, spills, shared memory) and
+numbers of `blocks` follow `tests/ops/kernels/compile.py` (registers, spills, shared memory); they
 were not swept on a GPU yet.
 """
 
@@ -74,6 +74,17 @@ def points_of_program(
     """
     tiles = max(1, PROGRAMS_PER_SM * _multiprocessors(device) // programs_per_tile)
     return max(2, int(triton.cdiv(triton.cdiv(num_points, tiles), block))) * block
+
+
+def span_of(points: int, programs: int, block: int, device: torch.device) -> int:
+    """Points of a tile of triple attention, on each of which `programs` programs work.
+
+    Eight programs per multiprocessor fill the device and even out the last wave; fewer tiles would
+    mean fewer states, which are small beside the points.
+    """
+    cuda = device.type == "cuda"
+    number = torch.cuda.get_device_properties(device).multi_processor_count if cuda else 4
+    return block * max(1, -(-points * programs // (8 * number * block)))
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""Joins what programs found in the tiles of a cloud, always in the same order.
+"""Merge the results of the tiles of a cloud, always in the same order.
 
 weighted   l = log2 sum_t 2^l_t,  z = sum_t 2^(l_t - l) z_t       encodings of the tiles
 plain      x = factor sum_t x_t                                   gradients

@@ -1,4 +1,4 @@
-"""The kernel that takes both softmaxes back at once; formulas in `backward.py`."""
+"""The kernel of the gradients through both softmaxes; formulas in `backward.py`."""
 
 import triton
 import triton.language as tl
@@ -11,7 +11,7 @@ _LOG2E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def weights_again(b_s, b_l, b_r, m_n, full, HAS_ENCODE: tl.constexpr, HAS_DECODE: tl.constexpr):  # type: ignore[no-untyped-def]
-    """P = exp2(S - l) and A = exp2(S - r), by one exponential an entry where that is exact enough.
+    """P = exp2(S - l) and A = exp2(S - r), by one exponential per entry where that is exact enough.
 
     P = A 2^(r - R) 2^(R - l) with R = max r. While R - min l < 80, a weight P that is lost to an
     underflow of A or of 2^(r - R) is below 2^-46, and 2^(R - l) cannot overflow. Otherwise, and in

@@ -1,4 +1,4 @@
-"""Third-order attention by Triton kernels: all of it, gradients included, is two contractions.
+"""Triple attention by Triton kernels: all of it, gradients included, is two contractions.
 
     state      S_ijk = sum_n a_ni b_nj c_nk            points to a state of width D x D x D
     contract   da_i = sum_jk G_ijk b_j c_k             a state and points to points
@@ -20,14 +20,27 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from flare_geo.ops.triton.causal_linear import span_of
+from flare_geo.ops.layout import Layout
 from flare_geo.ops.triton.clouds import num_tiles
+from flare_geo.ops.triton.launch import span_of
 from flare_geo.ops.triton.precision import FMA, input_precision
 from flare_geo.ops.triton.triple_kernels import (
     triple_contract_kernel,
     triple_merge_fwd_kernel,
     triple_state_fwd_kernel,
 )
+
+
+def mean_of_products(a: Tensor, b: Tensor, c: Tensor, layout: Layout) -> Tensor:
+    """As :func:`flare_geo.ops.triple_torch.mean_of_products`, for one width D: float32."""
+    state: Tensor = triple_state(a, b, c, layout.ptr, True)
+    return state
+
+
+def read_state(a: Tensor, state: Tensor, c: Tensor, layout: Layout) -> Tensor:
+    """As :func:`flare_geo.ops.triple_torch.read_state`, for one width D."""
+    y: Tensor = triple_output(a, state, c, layout.ptr)
+    return y
 
 
 def blocks(width: int, dtype: torch.dtype) -> tuple[dict[str, int], dict[str, int]]:

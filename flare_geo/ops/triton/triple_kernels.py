@@ -1,10 +1,9 @@
-"""Kernels of third-order attention; `triple.py` says what they compute and launches them."""
+"""Kernels of triple attention; `triple.py` says what they compute and launches them."""
 
 import triton
 import triton.language as tl
 
-from flare_geo.ops.triton.causal_linear import load_block
-from flare_geo.ops.triton.clouds import find_tile
+from flare_geo.ops.triton.clouds import find_tile, load_block
 from flare_geo.ops.triton.precision import dot
 
 

@@ -1,6 +1,6 @@
 """Compiles Triton kernels for a GPU that is not there: registers, spills and shared memory of each.
 
-    python tests/ops/kernels/compile.py [attention chain ...] [--cc 80 90] [--only REGEX ...]
+    python tests/ops/kernels/compile.py [attention residual_mlp ...] [--cc 80 90] [--only REGEX ...]
 
 Each file beside this one names the variants of its kernels in `VARIANTS`. Needs triton, no GPU.
 """
@@ -38,7 +38,7 @@ class Variant(NamedTuple):
 
 
 def compile_variant(variant: Variant, cc: int) -> dict[str, Any]:
-    """Registers a thread, bytes spilled a thread and bytes of shared memory a block."""
+    """Registers and bytes spilled per thread, and bytes of shared memory per block."""
     names = variant.kernel.arg_names
     missing = set(names) ^ (set(variant.signature) | set(variant.constants))
     if missing:
@@ -79,7 +79,7 @@ def variants_of(name: str) -> list[Variant]:
 
 
 def main() -> None:
-    """Print one JSON line a variant and architecture."""
+    """Print one JSON line per variant and architecture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     others = sorted(p.stem for p in HERE.glob("*.py") if p.stem != "compile")
     parser.add_argument("names", nargs="*", default=others)

@@ -1,4 +1,4 @@
-"""Backward kernels of the residual chains. Only x, weight and bias were saved: h is computed again.
+"""Backward kernels of the residual MLPs. Only x, weight and bias were saved: h is computed again.
 
 With u_j = W_j h_j + b_j, d_L = dy, and act = identity for the last layer:
 
@@ -7,12 +7,12 @@ With u_j = W_j h_j + b_j, d_L = dy, and act = identity for the last layer:
 
 A fixed number of programs walks over the tiles of points. Each keeps its own sum of dW and db, so
 nothing is added atomically; the sums of the programs are added in one fixed order at the end. A
-program takes all tiles of one chain, then those of the next: it alone writes the dx of its tiles,
-so the sum over chains needs no further buffer (it is rounded to the dtype of x between chains, as
+program takes all tiles of one MLP, then those of the next: it alone writes the dx of its tiles,
+so the sum over MLPs needs no further buffer (it is rounded to the dtype of x between MLPs, as
 autograd's own sum is).
 
-Two kernels differ in where a program keeps h_j and act' of its tile: `chain_bwd_kernel` on chip,
-`chain_bwd_wide_kernel` in memory of its own that stays in L2.
+Two kernels differ in where a program keeps h_j and act' of its tile: `mlp_bwd_kernel` on chip,
+`mlp_bwd_wide_kernel` in memory of its own that stays in L2.
 """
 
 from typing import NamedTuple
@@ -22,8 +22,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from flare_geo.ops.triton.chain_forward import activation_and_slope, linear
 from flare_geo.ops.triton.precision import FMA, dot, input_precision
+from flare_geo.ops.triton.residual_mlp_forward import activation_and_slope, linear
 
 
 @triton.jit
@@ -37,7 +37,7 @@ def has_sums(start, C: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-un
 
 
 @triton.jit
-def chain_bwd_tile(  # type: ignore[no-untyped-def]
+def mlp_bwd_tile(  # type: ignore[no-untyped-def]
     p_dy,
     p_x,
     p_w,
@@ -47,14 +47,14 @@ def chain_bwd_tile(  # type: ignore[no-untyped-def]
     p_db,
     start,
     N,
-    again,  # whether dx holds the sum of the chains before
+    again,  # whether dx holds the sum of the MLPs before
     L: tl.constexpr,
     C: tl.constexpr,
     BLOCK: tl.constexpr,
     ACT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One tile of one chain: h_j and act' on chip, the sums of dW in memory of the program.
+    """One tile of one MLP: h_j and act' on chip, the sums of dW in memory of the program.
 
     Sums in registers would be 20480 floats for five layers of 64 channels, beside all the addresses
     of the unrolled layers, which the compiler computes ahead of the loop over tiles: most of them
@@ -98,7 +98,7 @@ def chain_bwd_tile(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["N"])
-def chain_bwd_kernel(  # type: ignore[no-untyped-def]
+def mlp_bwd_kernel(  # type: ignore[no-untyped-def]
     p_dy,  # [G, N, C]
     p_x,  # [N, C]
     p_w,  # [G, L, C, C]
@@ -119,7 +119,7 @@ def chain_bwd_kernel(  # type: ignore[no-untyped-def]
     for g in range(G):
         start = program.to(tl.int64) * BLOCK
         while start < N:
-            chain_bwd_tile(
+            mlp_bwd_tile(
                 p_dy + N.to(tl.int64) * g * C,
                 p_x,
                 p_w + g * L * C * C,
@@ -141,7 +141,7 @@ def chain_bwd_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["N"])
-def chain_bwd_wide_kernel(  # type: ignore[no-untyped-def]
+def mlp_bwd_wide_kernel(  # type: ignore[no-untyped-def]
     p_dy,  # [G, N, C]
     p_x,  # [N, C]
     p_w,  # [G, L, C, C]
@@ -237,9 +237,9 @@ def launch_backward(
     dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, act: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`dx` in the dtype of x; `dweight`, `dbias` in float32. All inputs contiguous."""
-    (chains, layers, channels, _), points = weight.shape, x.shape[0]
+    (mlps, layers, channels, _), points = weight.shape, x.shape[0]
     dx = torch.empty_like(x)
-    if points == 0 or chains == 0:
+    if points == 0 or mlps == 0:
         zero = torch.zeros(weight.shape, device=x.device)
         return dx.zero_(), zero, zero.new_zeros(bias.shape)
     dots = input_precision(x.dtype)
@@ -249,7 +249,7 @@ def launch_backward(
     dw = x.new_empty(programs, *weight.shape, dtype=torch.float32)
     db = x.new_empty(tiles, *bias.shape, dtype=torch.float32)
     scratch = list(x.new_empty(2, programs, layers, block, channels)) if wide else []
-    kernel = chain_bwd_wide_kernel if wide else chain_bwd_kernel
+    kernel = mlp_bwd_wide_kernel if wide else mlp_bwd_kernel
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         kernel[(programs,)](
             dy,
@@ -261,7 +261,7 @@ def launch_backward(
             db,
             *scratch,
             points,
-            G=chains,
+            G=mlps,
             L=layers,
             C=channels,
             BLOCK=block,

@@ -1,5 +1,5 @@
-// Residual chains h <- h + g(W h + b), last h <- h + W h + b, on packed points: see ../chain.py.
-// A tile of points goes through the whole chain while it is in the cache.
+// Residual MLPs h <- h + g(W h + b), last h <- h + W h + b, on packed points: see residual_mlp.py.
+// A tile of points goes through all layers of an MLP while it is in the cache.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -144,11 +144,11 @@ Floats transposed(const float* w, int C, int count) {
 }  // namespace
 
 // x [N, C], w [G, L, C, C] (out, in), b [G, L, C] to y [G, N, C]. C is a multiple of 16. With
-// `norm` [2, C] the chains begin with a LayerNorm of these factors and shifts; with `skip` x is
+// `norm` [2, C] the MLPs begin with a LayerNorm of these factors and shifts; with `skip` x is
 // added to y.
-extern "C" void flare_chain_forward(const float* x, const float* w, const float* b,
-                                    const float* norm, float* y, int64_t N, int C, int L, int G,
-                                    int act, float eps, int skip, int threads) {
+extern "C" void flare_mlp_forward(const float* x, const float* w, const float* b,
+                                  const float* norm, float* y, int64_t N, int C, int L, int G,
+                                  int act, float eps, int skip, int threads) {
   const int64_t tiles = (N + T - 1) / T, square = (int64_t)C * C;
   const Floats wt = transposed(w, C, G * L);
 #pragma omp parallel num_threads(threads)
@@ -187,10 +187,10 @@ extern "C" void flare_chain_forward(const float* x, const float* w, const float*
 
 // dy [G, N, C] to dx [N, C], dw [G, L, C, C], db [G, L, C], dnorm [2, C]; what is between the
 // layers is computed once more from x.
-extern "C" void flare_chain_backward(const float* x, const float* w, const float* b,
-                                     const float* norm, const float* dy, float* dx, float* dw,
-                                     float* db, float* dnorm, int64_t N, int C, int L, int G,
-                                     int act, float eps, int skip, int threads) {
+extern "C" void flare_mlp_backward(const float* x, const float* w, const float* b,
+                                   const float* norm, const float* dy, float* dx, float* dw,
+                                   float* db, float* dnorm, int64_t N, int C, int L, int G,
+                                   int act, float eps, int skip, int threads) {
   const int64_t tiles = (N + T - 1) / T, square = (int64_t)C * C, tile_size = (int64_t)T * C;
   const int64_t weights = G * L * square, biases = (int64_t)G * L * C;
   const int64_t all = weights + biases + 2 * C;

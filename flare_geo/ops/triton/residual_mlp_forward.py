@@ -1,6 +1,6 @@
-"""Forward kernel of the residual chains, and the activations that forward and backward share.
+"""Forward kernel of the residual MLPs, and the activations that forward and backward share.
 
-A program takes a tile of points of one chain through all layers: h stays in registers in float32,
+A program takes a tile of points of one MLP through all layers: h stays in registers in float32,
 the weights come from L2. Only x is read from memory and only y is written.
 """
 
@@ -64,7 +64,7 @@ def linear(b_h, p_w, p_b, C: tl.constexpr, PRECISION: tl.constexpr):  # type: ig
 
 
 @triton.jit(do_not_specialize=["N"])
-def chain_fwd_kernel(  # type: ignore[no-untyped-def]
+def mlp_fwd_kernel(  # type: ignore[no-untyped-def]
     p_x,  # [N, C]
     p_w,  # [G, L, C, C]
     p_b,  # [G, L, C]
@@ -77,7 +77,7 @@ def chain_fwd_kernel(  # type: ignore[no-untyped-def]
     ACT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One tile of points of one chain; neighbours in the grid share x, so that L2 serves it."""
+    """One tile of points of one MLP; neighbours in the grid share x, so that L2 serves it."""
     g = tl.program_id(0) % G
     o_n = (tl.program_id(0) // G).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     o_c = tl.arange(0, C)
@@ -107,21 +107,21 @@ def plan(channels: int, dtype: torch.dtype, dots: str) -> tuple[int, int]:
 
 def launch_forward(x: Tensor, weight: Tensor, bias: Tensor, act: str) -> Tensor:
     """`y [G, N, C]` from contiguous `x [N, C]`, `weight [G, L, C, C]` of its dtype, `bias`."""
-    (chains, layers, channels, _), points = weight.shape, x.shape[0]
-    y = x.new_empty(chains, points, channels)
+    (mlps, layers, channels, _), points = weight.shape, x.shape[0]
+    y = x.new_empty(mlps, points, channels)
     if y.numel() == 0:
         return y
     dots = input_precision(x.dtype)
     block, num_warps = plan(channels, x.dtype, dots)
-    grid = (triton.cdiv(points, block) * chains,)
+    grid = (triton.cdiv(points, block) * mlps,)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-        chain_fwd_kernel[grid](
+        mlp_fwd_kernel[grid](
             x,
             weight,
             bias,
             y,
             points,
-            G=chains,
+            G=mlps,
             L=layers,
             C=channels,
             BLOCK=block,

@@ -1,11 +1,11 @@
-"""Variants of the kernels of third-order and causal linear attention."""
+"""Variants of the kernels of triple attention."""
 
 from contextlib import contextmanager
 
 import torch
 import triton.language as tl
 
-from flare_geo.ops.triton import causal_linear, triple, triple_kernels
+from flare_geo.ops.triton import triple, triple_kernels
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -19,42 +19,6 @@ def tf32(allowed):
     torch.backends.cuda.matmul.fp32_precision = before
 
 
-def causal_variants():
-    for dtype, width, precision in [
-        ("fp16", 16, "tf32"),
-        ("bf16", 16, "tf32"),
-        ("fp32", 16, "tf32"),
-        ("fp32", 16, "ieee"),
-        ("fp16", 32, "tf32"),
-        ("fp16", 64, "tf32"),
-        ("fp32", 64, "tf32"),
-        ("bf16", 64, "tf32"),
-        ("fp16", 128, "tf32"),
-        ("bf16", 128, "tf32"),
-        ("fp32", 128, "ieee"),
-    ]:
-        with tf32(precision == "tf32"):
-            blocks, warps = causal_linear.blocks((width, width), 64, DTYPES[dtype])
-        name = f"{dtype} {precision} D={width}"
-        for kernel in (
-            causal_linear.causal_linear_state_fwd_kernel,
-            causal_linear.causal_linear_fwd_kernel,
-        ):
-            constants = {
-                "D": width,
-                "E": width,
-                "PRECISION": precision,
-                "WIDE": dtype == "fp16",
-                "REVERSE": False,
-                **blocks,
-            }
-            constants = {k: v for k, v in constants.items() if k in kernel.arg_names}
-            yield kernel, signature(kernel, constants, dtype), constants, warps, 2, name
-    kernel = causal_linear.causal_linear_prefix_fwd_kernel
-    constants = {"BLOCK": 256, "REVERSE": False}
-    yield kernel, signature(kernel, constants, "fp32"), constants, 4, 2, ""
-
-
 def signature(kernel, constants, dtype):
     """Types of the arguments that are not constants, by their names."""
     special = {
@@ -62,7 +26,6 @@ def signature(kernel, constants, dtype):
         "p_state": "*fp32",
         "p_part": "*fp32",
         "p_g": "*fp32",
-        "scale": "fp32",
     }
     types = {}
     for name in kernel.arg_names:
@@ -102,4 +65,4 @@ def triple_variants():
     yield kernel, signature(kernel, constants, "fp32"), constants, 4, 2, ""
 
 
-VARIANTS = [*causal_variants(), *triple_variants()]
+VARIANTS = list(triple_variants())

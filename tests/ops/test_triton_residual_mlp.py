@@ -1,4 +1,4 @@
-"""The fused residual chains against the definition in float64."""
+"""The fused residual MLPs against the definition in float64."""
 
 import pytest
 import torch
@@ -9,8 +9,8 @@ from torch.utils.checkpoint import checkpoint
 
 pytest.importorskip("triton")
 
-from flare_geo.ops.triton import chain, chain_backward, chain_forward
-from flare_geo.ops.triton.chain import residual_chain, supports
+from flare_geo.ops.triton import residual_mlp, residual_mlp_backward, residual_mlp_forward
+from flare_geo.ops.triton.residual_mlp import stacked_mlps
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -31,12 +31,12 @@ def reference(x, weight, bias, act):
     return h + h @ weight[:, -1].mT + bias[:, -1, None]
 
 
-def make(points, chains, layers, channels, dtype, seed=0):
+def make(points, mlps, layers, channels, dtype, seed=0):
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(points, channels, generator=g).to(dtype)
-    weight = torch.randn(chains, layers, channels, channels, generator=g) / channels**0.5
-    bias = torch.randn(chains, layers, channels, generator=g)
-    dy = torch.randn(chains, points, channels, generator=g).to(dtype)
+    weight = torch.randn(mlps, layers, channels, channels, generator=g) / channels**0.5
+    bias = torch.randn(mlps, layers, channels, generator=g)
+    dy = torch.randn(mlps, points, channels, generator=g).to(dtype)
     x, weight, bias, dy = (t.to(DEVICE) for t in (x, weight, bias, dy))
     return x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_(), dy
 
@@ -46,9 +46,9 @@ def run(f, x, weight, bias, dy, act):
     return dict(zip(NAMES, (y, *torch.autograd.grad(y, (x, weight, bias), dy)), strict=True))
 
 
-def compare(points, chains, layers, channels, dtype, act="gelu_tanh"):
-    x, weight, bias, dy = make(points, chains, layers, channels, dtype)
-    found = run(residual_chain, x, weight, bias, dy, act)
+def compare(points, mlps, layers, channels, dtype, act="gelu_tanh"):
+    x, weight, bias, dy = make(points, mlps, layers, channels, dtype)
+    found = run(stacked_mlps, x, weight, bias, dy, act)
     assert found["y"].dtype == found["dx"].dtype == dtype
     assert found["dweight"].dtype == found["dbias"].dtype == torch.float32
     exact = (x.double(), weight.to(dtype).double(), bias.double())
@@ -70,7 +70,7 @@ def poisoned(monkeypatch):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
 @pytest.mark.parametrize(
-    ("points", "chains", "layers", "channels", "act"),
+    ("points", "mlps", "layers", "channels", "act"),
     [
         (300, 1, 5, 16, "gelu"),
         (300, 2, 5, 64, "gelu_tanh"),
@@ -80,8 +80,8 @@ def poisoned(monkeypatch):
         (0, 2, 2, 16, "silu"),
     ],
 )
-def test_value_and_gradients(points, chains, layers, channels, act, dtype):
-    compare(points, chains, layers, channels, dtype, act)
+def test_value_and_gradients(points, mlps, layers, channels, act, dtype):
+    compare(points, mlps, layers, channels, dtype, act)
 
 
 def test_many_channels_go_through_the_wide_backward():
@@ -91,9 +91,9 @@ def test_many_channels_go_through_the_wide_backward():
 @pytest.mark.parametrize("act", ACTIVATIONS)
 @pytest.mark.parametrize("wide", [False, True])
 def test_a_program_adds_up_several_tiles(monkeypatch, act, wide):
-    plan = chain_backward.Plan(wide, 16, 4)
-    monkeypatch.setattr(chain_backward, "plan", lambda *_: plan)
-    monkeypatch.setattr(chain_backward, "num_programs", lambda device, tiles: min(tiles, 3))
+    plan = residual_mlp_backward.Plan(wide, 16, 4)
+    monkeypatch.setattr(residual_mlp_backward, "plan", lambda *_: plan)
+    monkeypatch.setattr(residual_mlp_backward, "num_programs", lambda device, tiles: min(tiles, 3))
     compare(150, 2, 3, 16, torch.float32, act)
 
 
@@ -101,7 +101,7 @@ def test_a_program_adds_up_several_tiles(monkeypatch, act, wide):
 def test_activations_far_from_zero(act):
     x, weight, bias, dy = make(40, 1, 2, 16, torch.float32)
     x = (x.detach() * 1000).requires_grad_()
-    found = run(residual_chain, x, weight, bias, dy, act)
+    found = run(stacked_mlps, x, weight, bias, dy, act)
     expected = run(
         reference,
         *(t.detach().double().requires_grad_() for t in (x, weight, bias)),
@@ -114,16 +114,16 @@ def test_activations_far_from_zero(act):
 
 def test_a_launch_repeats_its_bits():
     inputs = make(200, 2, 3, 16, torch.float16)
-    first, second = (run(residual_chain, *inputs, "gelu_tanh") for _ in range(2))
+    first, second = (run(stacked_mlps, *inputs, "gelu_tanh") for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in NAMES)
 
 
 def test_strided_inputs_are_read_in_place():
     x, weight, bias, dy = make(50, 2, 2, 16, torch.float32)
-    found = run(residual_chain, x, weight, bias, dy, "silu")
+    found = run(stacked_mlps, x, weight, bias, dy, "silu")
     wide = torch.stack([x.detach(), x.detach()], -1)[..., 0].requires_grad_()
     turned = weight.detach().mT.contiguous().mT.requires_grad_()
-    strided = run(residual_chain, wide, turned, bias, dy.mT.contiguous().mT, "silu")
+    strided = run(stacked_mlps, wide, turned, bias, dy.mT.contiguous().mT, "silu")
     assert not wide.is_contiguous()
     close(found, strided, terms=50)
 
@@ -139,33 +139,33 @@ def test_opcheck(monkeypatch):
 def test_compiles_once(monkeypatch):
     monkeypatch.undo()
     counted = CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(residual_chain, fullgraph=True, dynamic=True, backend=counted)
+    compiled = torch.compile(stacked_mlps, fullgraph=True, dynamic=True, backend=counted)
     for points in (33, 20):
         inputs = make(points, 2, 2, 16, torch.float32)
-        expected = run(residual_chain, *inputs, "gelu_tanh")
+        expected = run(stacked_mlps, *inputs, "gelu_tanh")
         found = run(compiled, *inputs, "gelu_tanh")
         assert all(torch.equal(found[name], expected[name]) for name in NAMES)
     assert counted.frame_count == 1
 
 
 def test_export():
-    class Chain(torch.nn.Module):
+    class MLPs(torch.nn.Module):
         def forward(self, x, weight, bias):
-            return residual_chain(x, weight, bias, "gelu")
+            return stacked_mlps(x, weight, bias, "gelu")
 
     x, weight, bias, _ = make(33, 2, 2, 16, torch.float32)
     args = (x.detach(), weight.detach(), bias.detach())
     dynamic = {"x": {0: torch.export.Dim("points")}, "weight": None, "bias": None}
-    program = torch.export.export(Chain(), args, dynamic_shapes=dynamic)
+    program = torch.export.export(MLPs(), args, dynamic_shapes=dynamic)
     assert torch.equal(
-        program.module()(args[0][:20], *args[1:]), residual_chain(args[0][:20], *args[1:], "gelu")
+        program.module()(args[0][:20], *args[1:]), stacked_mlps(args[0][:20], *args[1:], "gelu")
     )
 
 
 def test_checkpoint():
     inputs = make(33, 2, 2, 16, torch.float32)
-    expected = run(residual_chain, *inputs, "gelu")
-    found = run(lambda *a: checkpoint(residual_chain, *a, use_reentrant=False), *inputs, "gelu")
+    expected = run(stacked_mlps, *inputs, "gelu")
+    found = run(lambda *a: checkpoint(stacked_mlps, *a, use_reentrant=False), *inputs, "gelu")
     assert all(torch.equal(found[name], expected[name]) for name in NAMES)
 
 
@@ -173,35 +173,29 @@ def test_only_the_inputs_are_saved():
     x, weight, bias, _ = make(33, 2, 2, 16, torch.bfloat16)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        residual_chain(x, weight, bias, "silu")
+        stacked_mlps(x, weight, bias, "silu")
     assert {t.data_ptr() for t in kept} == {t.data_ptr() for t in (x, weight, bias)}
-
-
-def test_supports():
-    assert supports(64, torch.bfloat16)
-    assert not supports(48, torch.bfloat16)
-    assert not supports(64, torch.float64)
 
 
 def test_says_what_does_not_fit():
     x, weight, bias, _ = make(4, 1, 2, 16, torch.float32)
     with pytest.raises(ValueError, match=r"x must be \[N, C\]"):
-        residual_chain(x[:, :12], weight, bias)
+        stacked_mlps(x[:, :12], weight, bias)
     with pytest.raises(ValueError, match=r"weight must be \[G, L >= 1, C=16, C=16\]"):
-        residual_chain(x, weight[..., :8], bias)
+        stacked_mlps(x, weight[..., :8], bias)
     with pytest.raises(ValueError, match=r"bias must be \[1, 2, 16\]"):
-        residual_chain(x, weight, bias[:, :1])
+        stacked_mlps(x, weight, bias[:, :1])
     with pytest.raises(ValueError, match="or wider"):
-        residual_chain(x, weight.half(), bias)
+        stacked_mlps(x, weight.half(), bias)
     with pytest.raises(ValueError, match="act must be one of"):
-        residual_chain(x, weight, bias, "relu")
+        stacked_mlps(x, weight, bias, "relu")
 
 
 def test_every_plan_is_known_to_the_kernels():
-    for channels in chain.CHANNELS:
-        for dtype in chain.DTYPES:
+    for channels in residual_mlp.CHANNELS:
+        for dtype in residual_mlp.DTYPES:
             for dots in ("tf32", "ieee"):
-                block, warps = chain_forward.plan(channels, dtype, dots)
+                block, warps = residual_mlp_forward.plan(channels, dtype, dots)
                 assert block >= 16
                 assert warps in (4, 8)
-                assert chain_backward.plan(5, channels, dtype, dots).block >= 16
+                assert residual_mlp_backward.plan(5, channels, dtype, dots).block >= 16

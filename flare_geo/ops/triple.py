@@ -1,11 +1,10 @@
-"""Third- and fourth-order attention on packed clouds: public functions, checks."""
+"""Triple attention on packed clouds: the public functions, their documentation and checks."""
 
-import torch
 from torch import Tensor
 
-from flare_geo.ops.fused import use_triton
+from flare_geo.ops.dispatch import choose
 from flare_geo.ops.layout import Layout, make_layout
-from flare_geo.ops.products import mean_of_products, read_state
+from flare_geo.ops.numerics import wide_dtype
 
 
 def triple_attention(
@@ -24,7 +23,7 @@ def triple_attention(
         y_n = \frac{1}{N_b} \sum_m (q^1_n \cdot k^1_m)\, (q^2_n \cdot k^2_m)\, v_m
 
     The sum runs over the cloud of n. It is :func:`triple_output` of :func:`triple_state`:
-    O(N D^3) a head instead of O(N^2 D). From the articles "Higher-Order Attention in Linear Time"
+    O(N D^3) per head instead of O(N^2 D). From the articles "Higher-Order Attention in Linear Time"
     and "Triple Attention in Triton" of the authors of FLARE; related to `2-simplicial attention
     <https://arxiv.org/abs/1909.00668>`_.
 
@@ -65,13 +64,13 @@ def triple_state(
     *,
     backend: str = "auto",
 ) -> Tensor:
-    r"""First half of :func:`triple_attention`: what a cloud looks like from outside.
+    r"""First half of :func:`triple_attention`: the state of a cloud.
 
     .. math::
         S_{ijk} = \frac{1}{N_b} \sum_m k^1_{mi}\, v_{mj}\, k^2_{mk}
 
-    A mean over points: states of parts of a cloud merge by their numbers of points,
-    `(n1 S1 + n2 S2) / (n1 + n2)`, so a cloud may come in pieces. Without points S = 0.
+    A mean over points: states of chunks of a cloud merge by their numbers of points,
+    `(n1 S1 + n2 S2) / (n1 + n2)`. Without points S = 0.
 
     Shapes:
         - **k1:** `[N, H, I]`; **v:** `[N, H, J]`; **k2:** `[N, H, K]`; **ptr:** `[B+1]` int64
@@ -88,12 +87,9 @@ def triple_state(
         True
     """
     layout = _layout({"k1": k1, "v": v, "k2": k2}, ptr)
-    if _fused(backend, k1, v.shape[-1], k2):
-        from flare_geo.ops.triton import triple
-
-        fused: Tensor = triple.triple_state(k1, v, k2, layout.ptr, True)
-        return fused
-    return mean_of_products(k1, v, k2, layout)
+    widths = (k1.shape[-1], v.shape[-1], k2.shape[-1])
+    state: Tensor = choose("triple", backend, k1, widths).mean_of_products(k1, v, k2, layout)
+    return state
 
 
 def triple_output(
@@ -135,55 +131,10 @@ def triple_output(
         raise ValueError(
             f"state must be floating and on {q1.device}, got {state.dtype} on {state.device}"
         )
-    state = state.to(torch.promote_types(q1.dtype, torch.float32))
-    if _fused(backend, q1, state.shape[3], q2):
-        from flare_geo.ops.triton import triple
-
-        fused: Tensor = triple.triple_output(q1, state, q2, layout.ptr)
-        return fused
-    return read_state(q1, state, q2, layout)
-
-
-def quad_attention(
-    qs: tuple[Tensor, Tensor, Tensor],
-    ks: tuple[Tensor, Tensor, Tensor],
-    v: Tensor,
-    ptr: Tensor | Layout | None = None,
-) -> Tensor:
-    r"""Fourth-order attention, in torch only; for small D (a state has D^4 numbers).
-
-    .. math::
-        y_n = \frac{1}{N_b} \sum_m (q^1_n \cdot k^1_m)(q^2_n \cdot k^2_m)(q^3_n \cdot k^3_m)\, v_m
-
-    It is :func:`triple_attention` of the products of the first two queries and keys, as
-    `(q1 . k1)(q2 . k2)` is the dot product of `q1 x q2` and `k1 x k2` of width D^2.
-
-    Shapes:
-        - three **qs** and three **ks**: `[N, H, D]`; **v:** `[N, H, J]`; **ptr:** `[B+1]` int64
-        - **returns** y: `[N, H, J]`
-
-    Raises:
-        ValueError: if shapes, dtypes or `ptr` do not fit.
-
-    Example:
-        >>> *qs, k1, k2, k3, v = torch.randn(7, 500, 4, 4).unbind()
-        >>> quad_attention(tuple(qs), (k1, k2, k3), v).shape
-        torch.Size([500, 4, 4])
-    """
-    names = ("q1", "q2", "q3", "k1", "k2", "k3", "v")
-    layout = _layout(dict(zip(names, (*qs, *ks, v))), ptr)
-    q, k = (torch.einsum("nhi,nhj->nhij", x[0], x[1]).flatten(2) for x in (qs, ks))
-    return triple_attention(q, qs[2], k, ks[2], v, layout, backend="torch")
-
-
-def _fused(backend: str, x: Tensor, width: int, y: Tensor) -> bool:
-    """The kernels are for one width; other widths go by torch unless that was not allowed."""
-    widths = (x.shape[-1], width, y.shape[-1])
-    if len(set(widths)) == 1 or backend not in ("auto", "triton"):
-        return use_triton(backend, x, max(widths), widest=32)
-    if backend == "triton":
-        raise ValueError(f"backend 'triton' needs one width D, got {widths}; use backend='torch'")
-    return False
+    state = state.to(wide_dtype(q1.dtype))
+    widths = (q1.shape[-1], state.shape[3], q2.shape[-1])
+    y: Tensor = choose("triple", backend, q1, widths).read_state(q1, state, q2, layout)
+    return y
 
 
 def _layout(packed: dict[str, Tensor], ptr: Tensor | Layout | None) -> Layout:

@@ -1,4 +1,4 @@
-"""Sums of triple products of the points of a cloud: the torch path of third-order attention."""
+"""Sums of triple products of the points of a cloud: triple attention in PyTorch."""
 
 from itertools import accumulate, pairwise
 from typing import Any
@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.library import custom_op
 
 from flare_geo.ops.layout import Layout, make_layout
+from flare_geo.ops.numerics import wide_dtype
 
-PIECE = 4096  # points whose products are held at once
+CHUNK = 4096  # points whose products are held at once
 
 
 def mean_of_products(a: Tensor, b: Tensor, c: Tensor, layout: Layout) -> Tensor:
@@ -31,17 +32,17 @@ def read_state(a: Tensor, state: Tensor, c: Tensor, layout: Layout) -> Tensor:
 
 
 class _State(torch.autograd.Function):
-    """Keeps the inputs only, not their products; its gradients read dS as outputs read S."""
+    """Keeps the inputs, not their products; its gradients read dS as outputs read S."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, c: Tensor, layout: Layout) -> Tensor:
         ctx.save_for_backward(a, b, c)
         ctx.layout = layout
-        wide = torch.promote_types(a.dtype, torch.float32)
+        wide = wide_dtype(a.dtype)
         shape = (layout.num_clouds, a.shape[1], a.shape[2], b.shape[2], c.shape[2])
         state = torch.zeros(shape, dtype=wide, device=a.device)
-        for cloud, piece in _pieces(layout):
-            a_p, b_p, c_p = (x[piece].to(wide) for x in (a, b, c))
+        for cloud, chunk in _chunks(layout):
+            a_p, b_p, c_p = (x[chunk].to(wide) for x in (a, b, c))
             products = torch.einsum("nhi,nhj->hijn", a_p, b_p).flatten(1, 2)  # [H, I J, n]
             state[cloud] += (products @ c_p.transpose(0, 1)).view(shape[1:])
         return state / _sizes(layout, state)
@@ -59,7 +60,7 @@ class _State(torch.autograd.Function):
 
 
 class _Output(torch.autograd.Function):
-    """Its gradients are of the same two kinds: a sum of products, and two readings of S."""
+    """Its gradients are a mean of products and two readings of S."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, state: Tensor, c: Tensor, layout: Layout) -> Tensor:
@@ -68,10 +69,10 @@ class _Output(torch.autograd.Function):
         _, heads, _, width, _ = state.shape
         y = torch.empty(a.shape[0], heads, width, dtype=a.dtype, device=a.device)
         rows = state.movedim(3, -1).flatten(2, 3)  # [B, H, I K, J]
-        for cloud, piece in _pieces(layout):
-            a_p, c_p = (x[piece].to(state.dtype) for x in (a, c))
+        for cloud, chunk in _chunks(layout):
+            a_p, c_p = (x[chunk].to(state.dtype) for x in (a, c))
             products = torch.einsum("nhi,nhk->hnik", a_p, c_p).flatten(2)  # [H, n, I K]
-            y[piece] = (products @ rows[cloud]).transpose(0, 1).to(a.dtype)
+            y[chunk] = (products @ rows[cloud]).transpose(0, 1).to(a.dtype)
         return y
 
     @staticmethod
@@ -86,13 +87,13 @@ class _Output(torch.autograd.Function):
         )
 
 
-def _pieces(layout: Layout) -> list[tuple[int, slice]]:
-    """Every cloud, cut into pieces of at most PIECE points."""
+def _chunks(layout: Layout) -> list[tuple[int, slice]]:
+    """Chunks of at most CHUNK points, each with the number of its cloud."""
     bounds = pairwise(accumulate(layout.sizes, initial=0))
     return [
-        (cloud, slice(start, min(start + PIECE, end)))
+        (cloud, slice(start, min(start + CHUNK, end)))
         for cloud, (first, end) in enumerate(bounds)
-        for start in range(first, end, PIECE)
+        for start in range(first, end, CHUNK)
     ]
 
 
@@ -103,20 +104,20 @@ def _sizes(layout: Layout, like: Tensor) -> Tensor:
 
 @custom_op("flare_geo::mean_of_products", mutates_args=())
 def _state_op(a: Tensor, b: Tensor, c: Tensor, ptr: Tensor) -> Tensor:
-    """:func:`mean_of_products` of clouds whose sizes a compiled graph does not know."""
+    """:func:`mean_of_products` under torch.compile, where sizes are unknown."""
     return mean_of_products(a, b, c, make_layout(ptr, a.shape[0], a.device))
 
 
 @custom_op("flare_geo::read_state", mutates_args=())
 def _output_op(a: Tensor, state: Tensor, c: Tensor, ptr: Tensor) -> Tensor:
-    """:func:`read_state` of clouds whose sizes a compiled graph does not know."""
+    """:func:`read_state` under torch.compile, where sizes are unknown."""
     return read_state(a, state, c, make_layout(ptr, a.shape[0], a.device))
 
 
 @_state_op.register_fake
 def _(a: Tensor, b: Tensor, c: Tensor, ptr: Tensor) -> Tensor:
     shape = (ptr.shape[0] - 1, a.shape[1], a.shape[2], b.shape[2], c.shape[2])
-    return a.new_empty(shape, dtype=torch.promote_types(a.dtype, torch.float32))
+    return a.new_empty(shape, dtype=wide_dtype(a.dtype))
 
 
 @_output_op.register_fake

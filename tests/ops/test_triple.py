@@ -5,15 +5,17 @@ import torch
 from closeness import close
 from torch.utils.checkpoint import checkpoint
 
-from flare_geo.ops import make_layout, products, ptr_to_batch
-from flare_geo.ops.higher_order import (
-    quad_attention,
+from flare_geo.ops import (
+    make_layout,
+    ptr_to_batch,
     triple_attention,
     triple_output,
     triple_state,
+    triple_torch,
 )
 
 pytest.importorskip("triton")
+from flare_geo.ops.triton import launch
 from flare_geo.ops.triton import triple as kernels
 
 PTR = torch.tensor([0, 0, 1, 33, 33, 50, 51, 51])  # empty and one-point clouds among them
@@ -45,18 +47,14 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(kernels, "span_of", lambda points, programs, block, device: 2 * block)
 
 
-def by_hand(qs, ks, v, ptr):
-    """y_n = mean over m of the cloud of n of v_m times all (q_n . k_m), with an N x N matrix."""
+def triple_by_hand(q1, q2, k1, k2, v, ptr):
+    """y_n = mean over m of the cloud of n of (q1_n . k1_m)(q2_n . k2_m) v_m, with N x N weights."""
     batch = ptr_to_batch(ptr)
     weights = (batch[:, None] == batch).double() / ptr.diff()[batch].double()[:, None]
     weights = weights.unsqueeze(-1)  # [N, N, 1]
-    for q, k in zip(qs, ks):
+    for q, k in ((q1, k1), (q2, k2)):
         weights = weights * torch.einsum("nhd,mhd->nmh", q, k)
     return torch.einsum("nmh,mhd->nhd", weights, v)
-
-
-def triple_by_hand(q1, q2, k1, k2, v, ptr):
-    return by_hand((q1, q2), (k1, k2), v, ptr)
 
 
 def inputs(number, n=51, heads=2, width=4, dtype=torch.float64):
@@ -82,10 +80,10 @@ def check(tensors, ptr, dtype, **options):
     close(dict(zip(names, found)), dict(zip(names, wanted)), terms=terms, roundings=16)
 
 
-@pytest.mark.parametrize("piece", [4096, 7])
+@pytest.mark.parametrize("chunk", [4096, 7])
 @pytest.mark.parametrize("ptr", [PTR, torch.tensor([0, 51])])
-def test_torch_is_the_formula(ptr, piece, monkeypatch):
-    monkeypatch.setattr(products, "PIECE", piece)
+def test_torch_is_the_formula(ptr, chunk, monkeypatch):
+    monkeypatch.setattr(triple_torch, "CHUNK", chunk)
     check(inputs(5), ptr, torch.float64, backend="torch")
 
 
@@ -188,11 +186,11 @@ def test_compiles_once_for_all_sizes_and_checkpoints():
         assert all(torch.equal(x, y) and torch.equal(x, z) for x, y, z in zip(a, b, c))
 
 
-def test_quad_is_the_formula():
-    q1, q2, q3, k1, k2, k3, v = inputs(7, width=3)
-    y = quad_attention((q1, q2, q3), (k1, k2, k3), v, PTR)
-    expected = by_hand((q1, q2, q3), (k1, k2, k3), v, PTR)
-    close(y, expected, terms=51 * 27)
+def test_tiles_fill_the_device():
+    for points in (1, 64, 1000, 10**6, 2**33):
+        span = launch.span_of(points, 8, 64, torch.device("cpu"))
+        assert span % 64 == 0
+        assert points // span * 8 <= 32  # eight times the four processors of a stand-in
 
 
 def test_widths_may_differ_in_torch():

@@ -1,38 +1,42 @@
-"""Residual chains in one kernel a direction: registered with torch, differentiable, compilable."""
+"""Residual MLPs in one kernel per direction: registered with torch, differentiable, compilable."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from flare_geo.ops.triton.chain_backward import launch_backward
-from flare_geo.ops.triton.chain_forward import launch_forward
+from flare_geo.ops.gradients import register_gradient
+from flare_geo.ops.residual_mlp_torch import stack_layers
+from flare_geo.ops.triton.residual_mlp_backward import launch_backward
+from flare_geo.ops.triton.residual_mlp_forward import launch_forward
 
 CHANNELS = (16, 32, 64, 128)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ACTIVATIONS = ("gelu_tanh", "gelu", "silu")
 
 
-def supports(channels: int, dtype: torch.dtype) -> bool:
-    """Whether there is a kernel for this width and dtype of x."""
-    return channels in CHANNELS and dtype in DTYPES
+def residual_mlps(
+    x: Tensor, weights: Sequence[Sequence[Tensor]], biases: Sequence[Sequence[Tensor]], act: str
+) -> tuple[Tensor, ...]:
+    """As :func:`flare_geo.ops.residual_mlps`."""
+    return stacked_mlps(x, stack_layers(weights), stack_layers(biases), act).unbind()
 
 
-def residual_chain(x: Tensor, weight: Tensor, bias: Tensor, act: str = "gelu_tanh") -> Tensor:
-    r"""G residual chains of L linears of one width on the same points, in one kernel.
+def stacked_mlps(x: Tensor, weight: Tensor, bias: Tensor, act: str = "gelu_tanh") -> Tensor:
+    r"""G residual MLPs of L linears of one width on the same points, in one kernel.
 
     .. math::
         h_0 = x, \qquad h_{j+1} = h_j + \mathrm{act}(W_j h_j + b_j), \qquad
         y = h_{L-1} + W_{L-1} h_{L-1} + b_{L-1}
 
-    The ResidualMLP of `FLARE <https://arxiv.org/abs/2508.12594>`_. h is kept in float32; it is
-    rounded to the dtype of x only where it enters a matrix product (eager rounds it after each
-    layer). Only x, weight and bias are kept for the backward, which is deterministic and exact.
+    Here h is kept in float32; it is rounded to the dtype of x only where it enters a matrix product
+    (eager rounds it after each layer). Only x, weight and bias are kept for the backward, which is
+    deterministic and exact.
 
     Args:
         x: features of the points; its dtype is that of the products and of y.
         weight: `(out, in)` matrices, in the dtype of x or a wider one; so are their gradients.
-        bias: one vector a matrix, in any floating dtype.
+        bias: one vector per matrix, in any floating dtype.
         act: ``"gelu_tanh"``, ``"gelu"`` (erf) or ``"silu"``.
 
     Shapes:
@@ -43,18 +47,18 @@ def residual_chain(x: Tensor, weight: Tensor, bias: Tensor, act: str = "gelu_tan
         ValueError: if shapes, widths, dtypes, devices or the activation do not fit.
     """
     _check(x, weight, bias, act)
-    y: Tensor = _chain(x, weight, bias, act)
+    y: Tensor = _mlps_op(x, weight, bias, act)
     return y
 
 
 @torch.library.custom_op("flare_geo::residual_chain", mutates_args=())
-def _chain(x: Tensor, weight: Tensor, bias: Tensor, act: str) -> Tensor:
+def _mlps_op(x: Tensor, weight: Tensor, bias: Tensor, act: str) -> Tensor:
     weight = weight.to(x.dtype).contiguous()
     return launch_forward(x.contiguous(), weight, bias.contiguous(), act)
 
 
 @torch.library.custom_op("flare_geo::residual_chain_backward", mutates_args=())
-def _chain_backward(
+def _mlps_backward_op(
     dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, act: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     dx, dweight, dbias = launch_backward(
@@ -67,32 +71,12 @@ def _chain_backward(
     return dx, dweight.to(weight.dtype), dbias.to(bias.dtype)
 
 
-@_chain.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor, act: str) -> Tensor:
-    return x.new_empty(weight.shape[0], *x.shape)
-
-
-@_chain_backward.register_fake
-def _(
-    dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, act: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
-
-
-def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, str], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:3])
-    ctx.act = inputs[3]
-
-
-def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-    return *_chain_backward(dy, *ctx.saved_tensors, ctx.act), None
-
-
-_chain.register_autograd(_backward, setup_context=_save)
+_mlps_op.register_fake(lambda x, weight, bias, act: x.new_empty(weight.shape[0], *x.shape))
+register_gradient(_mlps_op, _mlps_backward_op, count=3)
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor, act: str) -> None:
-    if x.ndim != 2 or not supports(x.shape[1], x.dtype):
+    if x.ndim != 2 or x.shape[1] not in CHANNELS or x.dtype not in DTYPES:
         raise ValueError(
             f"x must be [N, C] with C in {CHANNELS}, in float32, float16 or bfloat16, "
             f"got {x.dtype} {list(x.shape)}; use the plain path for others"
