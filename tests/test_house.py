@@ -164,6 +164,7 @@ def test_wheel_holds_every_module(wheel):
         name = "/".join(parts if parts[0] == "flare_geo" else ("flare_geo", *parts))
         assert name in inside
     assert "flare_geo/py.typed" in inside
+    assert "flare_geo/viz/html/viewer.html" in inside
     top = {name.split("/")[0] for name in inside}
     assert {t for t in top if not t.endswith(".dist-info")} == {"flare_geo"}
 

@@ -39,7 +39,7 @@ def names(folder):
 @pytest.fixture
 def pictures(monkeypatch):
     """Smaller ones, for speed."""
-    monkeypatch.setattr("flare_geo.viz.theme.FIELD_PANEL", (320, 320))
+    monkeypatch.setattr("flare_geo.viz.render.theme.FIELD_PANEL", (320, 320))
 
 
 def test_they_are_numbered_short_and_do_nothing_when_imported():

@@ -3,30 +3,27 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flare_geo.mesh import as_mesh
-from flare_geo.viz import page as pages
-from flare_geo.viz import theme
-from flare_geo.viz.page import LINE, MARGIN
-from flare_geo.viz.scene import View, draw, scene
-from flare_geo.viz.values import (
-    ColorScale,
-    error_scale,
-    field_scale,
-    magnitude,
-    per_row,
-    relative_l2,
-)
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.colors import error_scale, field_scale
+from flare_geo.viz.render.composition import BAR_ROOM, LINE, MARGIN, Composition, check_output
+from flare_geo.viz.render.labels import error_label, extremes, percent
+from flare_geo.viz.render.painted import Painted, find_values, magnitude, per_row
+from flare_geo.viz.render.scene import View, panel, scene
+
+if TYPE_CHECKING:
+    import pyvista as pv
 
 GAP = 36  # pixels between panels
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One case: a mesh, the field that is right, the field that was predicted, and a name.
+    """One case: a mesh, the true field, the predicted field, and a name.
 
     Shapes: `truth` and `prediction` both `[n]`, `[n, 1]` or `[n, 2|3]`, one row per point or cell.
     """
@@ -59,7 +56,7 @@ def plot_comparison(
 
     Args:
         data: a PyG `Data` or a pyvista mesh.
-        truth: `[n]`, `[n, 1]` or `[n, 2|3]`, per point or per cell.
+        truth: `[n]`, `[n, 1]` or `[n, 2|3]`, per point or per cell, or the name of a field.
         prediction: of the same shape.
         label: quantity and unit, as in "von Mises stress [Pa]".
         path: a `.png` file to write.
@@ -104,16 +101,25 @@ def plot_comparison_grid(
 ) -> np.ndarray:
     """Draw truth | prediction | error of several cases, one row each, such as best, median, worst.
 
-    Each row has its own colour bars unless `clim` and `error_limit` fix them for all; the rest is
-    as in `plot_comparison`, row by row.
+    Args:
+        cases: one or more, drawn from top to bottom.
+        label, path, title, note, view: as for `plot_comparison`.
+        clim: (low, high) for truth and prediction of all cases, in their unit; None gives each row
+            its own colour bar.
+        error_limit: largest error on all bars, in the same unit; None as for `clim`.
+
+    Returns:
+        The picture, uint8 `[height, width, 3]`.
+
+    Raises:
+        ValueError: no case, or one that `plot_comparison` would not draw.
 
     Example::
 
         rows = [Comparison(d, d.y, d.pred, name) for name, d in picked.items()]
         plot_comparison_grid(rows, label="displacement [mm]", path="test.png")
     """
-    if path is not None:
-        pages.checked_path(path, (".png",))
+    check_output(path)
     if len(cases) == 0:
         raise ValueError("cases is empty: pass at least one Comparison")
     rows = [
@@ -123,15 +129,13 @@ def plot_comparison_grid(
         for case in cases
     ]
     width = max(row.panels[0].shape[1] for row in rows)
-    columns = [MARGIN, MARGIN + width + GAP, MARGIN + 2 * width + 2 * GAP + pages.BAR_ROOM]
-    page = pages.Page(
-        columns[2] + width + pages.BAR_ROOM + MARGIN,
+    columns = [MARGIN, MARGIN + width + GAP, MARGIN + 2 * width + 2 * GAP + BAR_ROOM]
+    page = Composition(
+        columns[2] + width + BAR_ROOM + MARGIN,
         MARGIN + LINE * bool(title) + sum(row.height for row in rows) + LINE * bool(note),
     )
-    y = MARGIN
-    if title:
-        page.text(title, MARGIN, y + 20, size=theme.TITLE_SIZE, bold=True)
-        y += LINE + 10
+    page.heading(title)
+    y = MARGIN + (LINE + 10) * bool(title)
     for row in rows:
         row.put(page, columns, width, y, label)
         y += row.height
@@ -139,11 +143,63 @@ def plot_comparison_grid(
 
 
 @dataclass(frozen=True)
+class Compared:
+    """Truth, prediction and error of one case as they are painted."""
+
+    truth: Painted
+    prediction: Painted  # on the scale of the truth
+    error: Painted
+    relative_l2: float
+
+
+def compared(
+    mesh_or_data: Any,
+    mesh: "pv.DataSet",
+    truth: Any,
+    prediction: Any,
+    *,
+    clim: Sequence[float] | None = None,
+    error_limit: float | None = None,
+) -> Compared:
+    """Compare two fields of a mesh: `[n]`, `[n, 1]` or `[n, 2|3]`, per point or per cell.
+
+    Raises:
+        ValueError: fields whose lengths do not fit the mesh or each other.
+    """
+    if truth is None or prediction is None:
+        raise ValueError("truth and prediction must be fields of the mesh, got None")
+    right, association = per_row(mesh, find_values(mesh_or_data, mesh, truth), "truth")
+    found, _ = per_row(mesh, find_values(mesh_or_data, mesh, prediction), "prediction")
+    if right.shape != found.shape:
+        raise ValueError(
+            f"truth and prediction must have the same shape, got {list(right.shape)} and "
+            f"{list(found.shape)}"
+        )
+    signed, relative = right.ndim == 1, relative_l2(right, found)
+    error, right, found = magnitude(found - right), magnitude(right), magnitude(found)
+    scale = field_scale(right, clim=clim, also=found)
+    errors = error_scale(error, signed=signed, limit=error_limit, size=scale.size)
+    return Compared(
+        Painted(right, association, scale),
+        Painted(found, association, scale),
+        Painted(error, association, errors),
+        relative,
+    )
+
+
+def relative_l2(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """||prediction - truth|| / ||truth|| over all rows and columns; NaN if any value is NaN."""
+    size = float(np.linalg.norm(truth))
+    error = float(np.linalg.norm(prediction - truth))
+    return error / size if size > 0 else (0.0 if error == 0 else float("inf"))
+
+
+@dataclass(frozen=True)
 class _Row:
     name: str
     panels: list[np.ndarray]  # three, of one size
     heads: list[tuple[str, str]]  # what it is, and its range
-    scales: tuple[ColorScale, ColorScale]
+    fields: Compared
 
     @property
     def height(self) -> int:
@@ -161,56 +217,31 @@ class _Row:
         many: int,
     ) -> "_Row":
         mesh = as_mesh(case.data)
-        truth, association = per_row(mesh, case.truth, "truth")
-        prediction, _ = per_row(mesh, case.prediction, "prediction")
-        if truth.shape != prediction.shape:
-            raise ValueError(
-                f"truth and prediction must have the same shape, got {list(truth.shape)} and "
-                f"{list(prediction.shape)}"
-            )
-        signed = truth.ndim == 1
-        relative = relative_l2(truth, prediction)
-        error = magnitude(prediction - truth)
-        truth, prediction = magnitude(truth), magnitude(prediction)
-        scale = field_scale(truth, clim=clim, also=prediction)
-        size_of_truth = max(abs(scale.low), abs(scale.high))
-        errors = error_scale(error, signed=signed, limit=error_limit, size=size_of_truth)
-
+        fields = compared(
+            case.data, mesh, case.truth, case.prediction, clim=clim, error_limit=error_limit
+        )
         most = theme.COMPARE_PANEL
         ready = scene(mesh, view, most if many == 1 else (most[0], most[1] * 3 // 4))
-        panels = [
-            draw(ready, truth, association, scale),
-            draw(ready, prediction, association, scale),
-            draw(ready, error, association, errors),
-        ]
+        words = ("truth", "prediction", f"error, relative L2 {percent(fields.relative_l2)}")
+        each = (fields.truth, fields.prediction, fields.error)
+        panels = [panel(ready, field).pixels() for field in each]
         heads = [
-            ("truth", pages.extremes(truth, scale, label)),
-            ("prediction", pages.extremes(prediction, scale, label)),
-            (f"error, relative L2 {percent(relative)}", pages.extremes(error, errors, label)),
+            (word, extremes(field.rows, field.scale, label)) for word, field in zip(words, each)
         ]
-        return cls(case.name, panels, heads, (scale, errors))
+        return cls(case.name, panels, heads, fields)
 
-    def put(self, page: pages.Page, columns: list[int], width: int, y: int, label: str) -> None:
+    def put(self, page: Composition, columns: list[int], width: int, y: int, label: str) -> None:
         height, own = self.panels[0].shape[:2]
         if self.name:
             page.text(self.name, MARGIN, y + 20, bold=True)
             y += LINE
-        for x, panel, (head, span) in zip(columns, self.panels, self.heads):
+        for x, image, (head, span) in zip(columns, self.panels, self.heads):
             page.text(head, x, y + 20)
             page.text(span, x, y + 20 + 36, size=theme.SMALL_SIZE, color=theme.SOFT_INK)
-            page.panel(panel, x + (width - own) // 2, y + 2 * LINE)
+            page.panel(image, x + (width - own) // 2, y + 2 * LINE)
         bar = min(height, 560)
         top = y + 2 * LINE + (height - bar) // 2
-        page.color_bar(self.scales[0], columns[1] + width + 30, top, bar, label)
-        page.color_bar(self.scales[1], columns[2] + width + 30, top, bar, error_label(label))
-
-
-def percent(relative: float) -> str:
-    """A relative error as a percentage with three significant digits."""
-    return f"{100 * relative:.3g} %" if np.isfinite(relative) else "not finite"
-
-
-def error_label(label: str) -> str:
-    """Label of the error's bar: the field's unit, and that it is an error."""
-    unit = pages.split_label(label)[1]
-    return f"error [{unit}]" if unit else "error"
+        page.color_bar(self.fields.truth.scale, columns[1] + width + 30, top, bar, label)
+        page.color_bar(
+            self.fields.error.scale, columns[2] + width + 30, top, bar, error_label(label)
+        )

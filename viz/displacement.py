@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from flare_geo.mesh import as_mesh
-from flare_geo.viz import page as pages
-from flare_geo.viz import theme
-from flare_geo.viz.field import framed
-from flare_geo.viz.scene import View, carrying, draw, edges, outer, scene
-from flare_geo.viz.values import field_scale, find_values, magnitude, per_row
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.colors import field_scale
+from flare_geo.viz.render.composition import check_output, picture
+from flare_geo.viz.render.labels import extremes, with_component
+from flare_geo.viz.render.painted import (
+    Painted,
+    displacement_of,
+    find_values,
+    magnitude,
+    steps_of,
+)
+from flare_geo.viz.render.scene import View, panel, scene
+from flare_geo.viz.render.surfaces import carrying, outline_of
 
 if TYPE_CHECKING:
+    import pyvista as pv
     from matplotlib.colors import Colormap
 
 
@@ -32,7 +41,8 @@ def plot_displacement(
     title: str | None = None,
     note: str | None = None,
     view: View = None,
-) -> np.ndarray:
+    plotter: "pv.Plotter | None" = None,
+) -> Any:
     """Draw the deformed shape x + scale u(x), coloured by |u|, with the undeformed outline.
 
     The outline is the boundary and the sharp edges of the shape, or its bounding box where there
@@ -50,43 +60,29 @@ def plot_displacement(
             Exodus reader made (x - u is then the undeformed shape). The default takes them as
             undeformed: a file does not say which they are.
         label: quantity and unit of the colour bar; the component is added to it.
-        clim: (low, high) of the colour bar, in the unit of u.
-        cmap: matplotlib colour map; None chooses by quantity, as in `plot_field`.
-        path: a `.png` file to write.
-        show_edges: draw the mesh lines.
-        title: one line above the picture.
-        note: one small line below it.
-        view: as in `plot_field`; the undeformed shape is kept in sight too.
+        view: as for `plot_field`; the undeformed shape is kept in sight too.
+        clim, cmap, path, show_edges, title, note, plotter: as for `plot_field`.
 
     Returns:
-        The picture, uint8 `[height, width, 3]`.
+        The picture, uint8 `[height, width, 3]`, or `plotter` where one is given.
 
     Raises:
-        ValueError: `displacement` is not one vector per point, or `scale` is not finite.
+        ValueError: `displacement` is not one vector per point, `scale` is not finite, or what
+            `plot_field` raises.
 
     Example::
 
         plot_displacement(data, data.pred, label="displacement [mm]", path="warped.png")
     """
-    if path is not None:
-        pages.checked_path(path, (".png",))
+    check_output(path, title, note, plotter=plotter)
     mesh = as_mesh(mesh_or_data)
-    moved, association = per_row(
-        mesh, find_values(mesh_or_data, mesh, displacement), "displacement"
-    )
-    if association != "point" or moved.ndim != 2:
-        raise ValueError(
-            f"displacement must be one vector per point [{mesh.n_points}, 2|3], "
-            f"got {list(moved.shape)}"
-        )
-    moved = in_space(moved)
-    if component is None:
-        colored = magnitude(moved)
-    else:
+    moved = displacement_of(mesh, find_values(mesh_or_data, mesh, displacement))
+    colored = magnitude(moved)
+    if component is not None:
         colored = moved[:, _axis(component)]
-        name, unit = pages.split_label(label)
-        label = f"{name}, {component} [{unit}]" if unit else f"{name}, {component}"
-    steps = np.where(np.isfinite(moved).all(axis=1, keepdims=True), moved, 0.0)
+        label = with_component(label, component)
+    colors = field_scale(colored, clim=clim, cmap=cmap)
+    steps = steps_of(moved)
     if deformed:
         mesh = warp(mesh, steps, -1.0)
     largest = float(np.linalg.norm(steps, axis=1).max())
@@ -94,25 +90,21 @@ def plot_displacement(
     if not np.isfinite(factor):
         raise ValueError(f"scale must be 'auto' or a finite number, got {scale}")
 
-    warped = warp(mesh, steps, factor)
-    before = edges(outer(mesh))
-    before = before if before.n_cells else mesh.outline()
-    ready = scene(warped, view, theme.FIELD_PANEL, also=np.asarray(before.points, dtype=float))
-    colors = field_scale(colored, clim=clim, cmap=cmap)
-    panel = draw(
-        ready,
-        colored,
-        "point",
-        colors,
-        show_edges=show_edges,
-        ghost=before,
+    before = outline_of(mesh)
+    ready = scene(
+        warp(mesh, steps, factor),
+        view,
+        theme.FIELD_PANEL,
+        also=np.asarray(before.points, dtype=float),
     )
-    return framed(
-        panel,
+    field = Painted(colored, "point", colors)
+    return picture(
+        panel(ready, field, show_edges=show_edges, ghost=before),
+        plotter=plotter,
         scale=colors,
         label=label,
         title=title,
-        subtitle=f"deformation × {factor:g}    {pages.extremes(colored, colors, label)}",
+        subtitle=f"deformation × {factor:g}    {extremes(colored, colors, label)}",
         note=note,
         path=path,
     )
@@ -121,11 +113,6 @@ def plot_displacement(
 def warp(mesh: Any, displacement: np.ndarray, factor: float) -> Any:
     """A bare copy of a mesh with its points moved: x + factor u(x); u `[n, 3]`, same unit."""
     return carrying(mesh, np.asarray(mesh.points, dtype=float) + factor * displacement)
-
-
-def in_space(vectors: np.ndarray) -> np.ndarray:
-    """Vectors `[n, 2|3]` as `[n, 3]`: those of the plane have no z."""
-    return np.pad(vectors, ((0, 0), (0, 3 - vectors.shape[1])))
 
 
 def magnification(largest: float, size: float) -> float:

@@ -4,16 +4,15 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from flare_geo.mesh import as_mesh
-from flare_geo.viz import page as pages
-from flare_geo.viz import theme
-from flare_geo.viz.page import LINE, MARGIN
-from flare_geo.viz.scene import View, draw, scene
-from flare_geo.viz.values import ColorScale, field_scale, find_values, magnitude, per_row
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.composition import check_output, picture
+from flare_geo.viz.render.labels import extremes
+from flare_geo.viz.render.painted import painted
+from flare_geo.viz.render.scene import View, panel, scene
 
 if TYPE_CHECKING:
+    import pyvista as pv
     from matplotlib.colors import Colormap
 
 
@@ -29,12 +28,13 @@ def plot_field(
     title: str | None = None,
     note: str | None = None,
     view: View = None,
-) -> np.ndarray:
+    plotter: "pv.Plotter | None" = None,
+) -> Any:
     """Draw a field on a mesh, a surface or a point cloud.
 
     Meshes in a plane are seen straight on and unshaded, so their colours are exactly those of the
     bar; surfaces and solids are lit; points without connectivity become balls as large as their
-    spacing. Off-screen, on any machine.
+    spacing. The picture is drawn off-screen, on any machine.
 
     Args:
         mesh_or_data: a pyvista mesh, or a PyG `Data` with `pos` and optionally `face` or `cells`.
@@ -49,11 +49,14 @@ def plot_field(
         path: a `.png` file to write.
         show_edges: draw the mesh lines.
         title: one line above the picture.
-        note: one small line below it.
+        note: one small line below it, such as "generated data".
         view: "iso", "x", "-x", "y", "-y", "z", "-z" or a vector towards the eye.
+        plotter: a pyvista plotter of your own to draw into instead: its active renderer gets the
+            meshes, in their own coordinates, the colour bar and the camera. Nothing is rendered;
+            lights and background stay yours, and `path`, `title` and `note` must be None.
 
     Returns:
-        The picture, uint8 `[height, width, 3]`.
+        The picture, uint8 `[height, width, 3]`, or `plotter` where one is given.
 
     Raises:
         ValueError: empty mesh, values of another length, unknown view, bad `clim` or `path`.
@@ -63,58 +66,17 @@ def plot_field(
 
         plot_field(data, data.y[:, 0], label="pressure [Pa]", path="pressure.png")
     """
-    if path is not None:
-        pages.checked_path(path, (".png",))
+    check_output(path, title, note, plotter=plotter)
     mesh = as_mesh(mesh_or_data)
-    values = find_values(mesh_or_data, mesh, values)
+    field = painted(mesh_or_data, mesh, values, clim=clim, cmap=cmap)
     ready = scene(mesh, view, theme.FIELD_PANEL)
-    if values is None:
-        panel = draw(ready, show_edges=show_edges)
-        return framed(panel, title=title, note=note, path=path)
-    rows, association = per_row(mesh, values, "values")
-    rows = magnitude(rows)
-    scale = field_scale(rows, clim=clim, cmap=cmap)
-    panel = draw(ready, rows, association, scale, show_edges=show_edges)
-    return framed(
-        panel,
-        scale=scale,
+    return picture(
+        panel(ready, field, show_edges=show_edges),
+        plotter=plotter,
+        scale=field.scale if field else None,
         label=label,
         title=title,
-        subtitle=pages.extremes(rows, scale, label),
+        subtitle=extremes(field.rows, field.scale, label) if field else None,
         note=note,
         path=path,
     )
-
-
-def framed(
-    panel: np.ndarray,
-    *,
-    scale: ColorScale | None = None,
-    label: str = "",
-    title: str | None = None,
-    subtitle: str | None = None,
-    note: str | None = None,
-    path: str | os.PathLike[str] | None = None,
-) -> np.ndarray:
-    """Set one panel on a page with its texts and colour bar, and write it where wanted.
-
-    Returns:
-        The page, uint8 `[height, width, 3]`.
-    """
-    height, width = panel.shape[:2]
-    top = MARGIN + LINE * (bool(title) + bool(subtitle))
-    page = pages.Page(
-        width + 2 * MARGIN + (pages.BAR_ROOM if scale else 0),
-        height + top + MARGIN + LINE * bool(note),
-    )
-    line = MARGIN + 20
-    if title:
-        page.text(title, MARGIN, line, size=theme.TITLE_SIZE, bold=True)
-        line += LINE
-    if subtitle:
-        page.text(subtitle, MARGIN, line, size=theme.SMALL_SIZE, color=theme.SOFT_INK)
-    page.panel(panel, MARGIN, top)
-    if scale is not None:
-        bar = min(height, 700)
-        page.color_bar(scale, MARGIN + width + 40, top + (height - bar) // 2, bar, label)
-    return page.finished(note, path)

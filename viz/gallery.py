@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from flare_geo.mesh import as_mesh
-from flare_geo.viz import page as pages
-from flare_geo.viz import theme
-from flare_geo.viz.displacement import in_space, magnification, warp
-from flare_geo.viz.page import LINE, MARGIN
-from flare_geo.viz.scene import View, draw, scene
-from flare_geo.viz.values import (
+from flare_geo.viz.displacement import magnification, warp
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.colors import ColorScale, field_scale
+from flare_geo.viz.render.composition import BAR_ROOM, LINE, MARGIN, Composition, check_output
+from flare_geo.viz.render.labels import extremes, with_component
+from flare_geo.viz.render.painted import (
     Association,
-    ColorScale,
-    field_scale,
+    Painted,
     find_values,
+    in_space,
     magnitude,
     per_row,
+    steps_of,
 )
+from flare_geo.viz.render.scene import View, panel, scene
 
 if TYPE_CHECKING:
     import pyvista as pv
@@ -48,8 +50,8 @@ def plot_gallery(
     """Draw many parts with their names and one colour bar.
 
     Vectors `[n, 3]` are taken for displacements and coloured by the vertical one, as in the
-    gallery of the LPBF set; `component` chooses another. Every part fills its panel: sizes of two
-    parts cannot be compared, colours can.
+    gallery of the LPBF data set; `component` chooses another. Every part fills its panel, so
+    colours of two parts can be compared and sizes cannot.
 
     Args:
         parts: pyvista meshes or PyG `Data`, one per panel.
@@ -62,13 +64,10 @@ def plot_gallery(
             least. It is written into the picture. None draws them undeformed.
         columns: panels in a row; None chooses by the number of parts.
         label: quantity and unit; the component is added to it.
-        clim: (low, high) of the colour bar; None takes the values of all parts together.
-        cmap: matplotlib colour map; None chooses by quantity, as in `plot_field`.
-        path: a `.png` file to write.
-        show_edges: draw the mesh lines.
-        title: one line above the picture.
-        note: one small line below it, such as "generated data".
+        clim: (low, high) of the colour bar, in the unit of the values; None takes the values of
+            all parts together.
         view: as for `plot_field`, the same for all.
+        cmap, path, show_edges, title, note: as for `plot_field`.
 
     Returns:
         The picture, uint8 `[height, width, 3]`.
@@ -81,8 +80,7 @@ def plot_gallery(
 
         plot_gallery(dataset[:12], label="displacement [mm]", path="gallery.png")
     """
-    if path is not None:
-        pages.checked_path(path, (".png",))
+    check_output(path)
     if component not in ("x", "y", "z", "length"):
         raise ValueError(f"component must be 'x', 'y', 'z' or 'length', got {component!r}")
     count = len(parts)
@@ -94,13 +92,9 @@ def plot_gallery(
         if len(given) != count:
             raise ValueError(f"{what} must be one per part ({count}), got {len(given)}")
     items = [_item(part, rows, i) for i, (part, rows) in enumerate(zip(parts, each))]
-    vectors = [rows.ndim == 2 for _, rows, _ in items]
     colored = [_colored(rows, component) for _, rows, _ in items]
-    if all(vectors):
-        said = "length" if component == "length" else component
-        name, unit = pages.split_label(label)
-        name = f"{name}, {said}" if name else said
-        label = f"{name} [{unit}]" if unit else name
+    if all(rows.ndim == 2 for _, rows, _ in items):
+        label = with_component(label, component)
     together = np.concatenate(colored)
     colors = field_scale(together, clim=clim, cmap=cmap)
     meshes = [mesh for mesh, _, _ in items]
@@ -108,22 +102,17 @@ def plot_gallery(
     if scale is not None:
         meshes, factor = _deformed(items, scale)
         words.append(f"deformation × {factor:g}")
-    words.append(pages.extremes(together, colors, label))
+    words.append(extremes(together, colors, label))
 
     across = columns or min(count, max(3, round(1.3 * count**0.5)))
     if across < 1:
         raise ValueError(f"columns must be at least 1, got {columns}")
-    panels = [
-        draw(
-            scene(mesh, view, theme.GALLERY_PANEL),
-            rows,
-            association,
-            colors,
-            show_edges=show_edges,
-        )
-        for mesh, rows, (_, _, association) in zip(meshes, colored, items)
-    ]
-    return _page(
+    panels = []
+    for mesh, rows, (_, _, association) in zip(meshes, colored, items):
+        ready = scene(mesh, view, theme.GALLERY_PANEL)
+        field = Painted(rows, association, colors)
+        panels.append(panel(ready, field, show_edges=show_edges).pixels())
+    return _composed(
         panels,
         list(titles),
         across,
@@ -170,7 +159,7 @@ def _deformed(
                 f"with a scale all values must be displacements per point [n, 2|3]; those of part "
                 f"{index} are {list(rows.shape)} per {association}"
             )
-        steps.append(np.where(np.isfinite(rows).all(axis=1, keepdims=True), rows, 0.0))
+        steps.append(steps_of(rows))
     if scale == "auto":
         largest = [float(np.linalg.norm(step, axis=1).max()) for step in steps]
         moving = [(most, mesh.length) for most, (mesh, _, _) in zip(largest, items) if most > 0]
@@ -182,7 +171,7 @@ def _deformed(
     return [warp(mesh, step, factor) for (mesh, _, _), step in zip(items, steps)], factor
 
 
-def _page(
+def _composed(
     panels: list[np.ndarray],
     names: list[str],
     across: int,
@@ -197,23 +186,22 @@ def _page(
     """Lay the panels in rows, each in the middle of its place and its name below it."""
     gap = theme.GALLERY_GAP
     rows = [panels[i : i + across] for i in range(0, len(panels), across)]
-    heights = [max(panel.shape[0] for panel in row) + LINE * any(names) + gap for row in rows]
-    width = max(panel.shape[1] for panel in panels)
+    heights = [max(image.shape[0] for image in row) + LINE * any(names) + gap for row in rows]
+    width = max(image.shape[1] for image in panels)
     inside = min(across, len(panels)) * (width + gap) - gap
     top = MARGIN + LINE * (1 + bool(title))
-    page = pages.Page(
-        max(inside + 2 * MARGIN + pages.BAR_ROOM, 900),
+    page = Composition(
+        max(inside + 2 * MARGIN + BAR_ROOM, 900),
         top + sum(heights) + LINE * bool(note) + MARGIN // 2,
     )
-    if title:
-        page.text(title, MARGIN, MARGIN + 20, size=theme.TITLE_SIZE, bold=True)
+    page.heading(title)
     page.text(subtitle, MARGIN, top - 26, size=theme.SMALL_SIZE, color=theme.SOFT_INK)
     y = top
     for start, row, height in zip(range(0, len(panels), across), rows, heights):
-        for i, panel in enumerate(row):
+        for i, image in enumerate(row):
             x = MARGIN + i * (width + gap)
             tall = height - gap - LINE * any(names)
-            page.panel(panel, x + (width - panel.shape[1]) // 2, y + (tall - panel.shape[0]) // 2)
+            page.panel(image, x + (width - image.shape[1]) // 2, y + (tall - image.shape[0]) // 2)
             size = min(theme.SMALL_SIZE, width / (8 + len(names[start + i])))
             page.text(names[start + i], x, y + tall + 28, size=size, color=theme.INK)
         y += height

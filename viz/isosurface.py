@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flare_geo.mesh import as_mesh
-from flare_geo.viz import page as pages
-from flare_geo.viz import theme
-from flare_geo.viz.field import framed
-from flare_geo.viz.scene import FIELD, Layer, View, carrying, draw, outer, scene
-from flare_geo.viz.values import field_scale, find_values, magnitude, per_row
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.composition import check_output, picture
+from flare_geo.viz.render.items import FIELD
+from flare_geo.viz.render.labels import exponent, number, scaled_label, split_label
+from flare_geo.viz.render.painted import painted
+from flare_geo.viz.render.scene import Layer, View, panel, scene
+from flare_geo.viz.render.surfaces import carrying, outer
 
 if TYPE_CHECKING:
     import pyvista as pv
@@ -30,7 +32,8 @@ def plot_isosurfaces(
     title: str | None = None,
     note: str | None = None,
     view: View = None,
-) -> np.ndarray:
+    plotter: "pv.Plotter | None" = None,
+) -> Any:
     """Draw where a field has given values: surfaces within a solid, lines on a surface.
 
     Each has the colour of its value. The level surfaces of a solid lie in its faint skin and are
@@ -42,16 +45,10 @@ def plot_isosurfaces(
         values: as for `plot_field`. Values per cell are averaged to the points first, and the
             picture says so.
         levels: the values, or about how many round ones to choose between the ends of the bar.
-        label: quantity and unit, as in "temperature [K]".
-        clim: (low, high) of the colour bar, in the unit of `values`.
-        cmap: matplotlib colour map; None chooses by quantity, as in `plot_field`.
-        path: a `.png` file to write.
-        title: one line above the picture.
-        note: one small line below it.
-        view: as for `plot_field`.
+        label, clim, cmap, path, title, note, view, plotter: as for `plot_field`.
 
     Returns:
-        The picture, uint8 `[height, width, 3]`.
+        The picture, uint8 `[height, width, 3]`, or `plotter` where one is given.
 
     Raises:
         ValueError: a point cloud, no field, levels that the field does not reach, or what
@@ -61,22 +58,18 @@ def plot_isosurfaces(
 
         plot_isosurfaces(data, data.pred, levels=[400, 800, 1200], label="temperature [K]")
     """
-    if path is not None:
-        pages.checked_path(path, (".png",))
+    check_output(path, title, note, plotter=plotter)
     mesh = as_mesh(mesh_or_data)
-    values = find_values(mesh_or_data, mesh, values)
-    if values is None:
-        raise ValueError("values is missing: level surfaces need a field, one number per point")
-    skin = outer(mesh)
-    if skin.GetNumberOfPolys() == 0:
+    if outer(mesh).GetNumberOfPolys() == 0:
         raise ValueError("level surfaces need a mesh with faces or cells, got points alone")
-    rows, association = per_row(mesh, values, "values")
-    rows = magnitude(rows)
-    scale = field_scale(rows, clim=clim, cmap=cmap)
-    field = carrying(mesh, rows=rows, association=association)
-    if association == "cell":
-        field = field.cell_data_to_point_data()
-    finite = np.asarray(field.point_data[FIELD])
+    field = painted(mesh_or_data, mesh, values, clim=clim, cmap=cmap)
+    if field is None:
+        raise ValueError("values is missing: level surfaces need a field, one number per point")
+    scale = field.scale
+    solid = carrying(mesh, rows=field.rows, association=field.association)
+    if field.association == "cell":
+        solid = solid.cell_data_to_point_data()
+    finite = np.asarray(solid.point_data[FIELD])
     finite = finite[np.isfinite(finite)]
     if finite.size == 0:
         raise ValueError("values must have a finite number, all of them are NaN or infinite")
@@ -87,23 +80,28 @@ def plot_isosurfaces(
         raise ValueError(
             f"levels must lie in the range of the field, {low:.4g} to {high:.4g}, got {levels}"
         )
-    surfaces = level_surfaces(field, reached)
-    solid = surfaces.GetNumberOfPolys() > 0
-    ready = scene(mesh, view, theme.FIELD_PANEL)
-    panel = draw(
-        ready,
-        scale=scale,
-        layers=[Layer(surfaces, opacity=theme.LEVEL_OPACITY if solid else 1.0)],
-        opacity=theme.SEE_THROUGH if solid else 1.0,
+    surfaces = level_surfaces(solid, reached)
+    inside = surfaces.GetNumberOfPolys() > 0
+    drawn = panel(
+        scene(mesh, view, theme.FIELD_PANEL),
+        layers=[Layer(surfaces, scale, opacity=theme.LEVEL_OPACITY if inside else 1.0)],
+        opacity=theme.SEE_THROUGH if inside else 1.0,
     )
-    power = pages.exponent(max(abs(scale.low), abs(scale.high)))
-    unit = pages.split_label(pages.scaled_label(label, power))[1]
-    words = "levels " + ", ".join(pages.number(level / 10.0**power, 1.0) for level in reached)
+    power = exponent(scale.size)
+    unit = split_label(scaled_label(label, power))[1]
+    words = "levels " + ", ".join(number(level / 10.0**power, 1.0) for level in reached)
     words += f" [{unit}]" if unit else ""
-    if association == "cell":
+    if field.association == "cell":
         words += "    cell values averaged to points"
-    return framed(
-        panel, scale=scale, label=label, title=title, subtitle=words, note=note, path=path
+    return picture(
+        drawn,
+        plotter=plotter,
+        scale=scale,
+        label=label,
+        title=title,
+        subtitle=words,
+        note=note,
+        path=path,
     )
 
 
@@ -130,22 +128,22 @@ def chosen_levels(levels: int | Sequence[float], low: float, high: float) -> lis
 def level_surfaces(mesh: "pv.DataSet", levels: Sequence[float]) -> "pv.PolyData":
     """Level surfaces (or lines) of the point array `FIELD`; each carries its level as `FIELD`.
 
-    Cells of which a value is not a number are left out.
+    Cells with a value that is not a number are left out.
     """
     pv = theme.import_pyvista()
     broken = np.isnan(mesh.point_data[FIELD])
     if broken.any():
         mesh = mesh.extract_points(~broken, adjacent_cells=False)
-    pieces = []
+    surfaces = []
     for level in levels:
-        piece = mesh.contour([level], scalars=FIELD, compute_normals=False)
-        piece.clear_data()
-        if piece.n_cells:
-            piece.point_data[FIELD] = np.full(piece.n_points, level)
-            pieces.append(piece)
-    if not pieces:
+        surface = mesh.contour([level], scalars=FIELD, compute_normals=False)
+        surface.clear_data()
+        if surface.n_cells:
+            surface.point_data[FIELD] = np.full(surface.n_points, level)
+            surfaces.append(surface)
+    if not surfaces:
         return pv.PolyData()
-    found = pieces[0].append_polydata(*pieces[1:])
+    found = surfaces[0].append_polydata(*surfaces[1:])
     if found.GetNumberOfPolys():
         found = found.compute_normals(cell_normals=False, consistent_normals=False)
     return found

@@ -8,11 +8,12 @@ import numpy as np
 
 from flare_geo.mesh import as_mesh
 from flare_geo.mesh.fields import to_numpy
-from flare_geo.viz import page as pages
-from flare_geo.viz import theme
-from flare_geo.viz.page import LINE, MARGIN
-from flare_geo.viz.scene import View, draw, scene
-from flare_geo.viz.values import field_scale, per_row
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.colors import field_scale
+from flare_geo.viz.render.composition import BAR_ROOM, LINE, MARGIN, Composition, check_output
+from flare_geo.viz.render.labels import extremes
+from flare_geo.viz.render.painted import Painted, per_row
+from flare_geo.viz.render.scene import View, panel, scene
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -36,14 +37,15 @@ def plot_latents(
     note: str | None = None,
     view: View = None,
 ) -> np.ndarray:
-    """Draw where latents look: one small panel each, with one shared colour bar.
+    """Draw where latents look: one small panel per latent, with one shared colour bar.
 
-    The weights are painted as they are. Encode weights are best given relative to an even look,
-    `n * encode.T`: 1 is then to look everywhere alike. Decode weights are shares as they come.
+    The weights are painted as they are. Encode weights are best given relative to uniform ones,
+    `n * encode.T`: 1 then means that the latent weighs all points alike. Decode weights are shares
+    already.
 
     Args:
         mesh_or_data: a pyvista mesh, or a PyG `Data` with `pos` and optionally `face` or `cells`.
-        weights: `[n, m]`, one row per point or cell, one column a latent.
+        weights: `[n, m]`, one row per point or cell, one column per latent.
         chosen: columns to draw, in this order; None takes `strongest(weights, count)`.
         count: how many to draw at most where `chosen` is None.
         names: a name for each panel; "latent 7" for column 7 if None.
@@ -53,9 +55,7 @@ def plot_latents(
             highest value, less a few extreme ones.
         cmap: matplotlib colour map; None takes the theme's for weights, or the diverging one where
             values of both signs are drawn.
-        path: a `.png` file to write.
-        title: one line above the picture.
-        note: one small line below it.
+        path, title, note: as for `plot_field`.
         view: as for `plot_field`; the same for all panels.
 
     Returns:
@@ -69,8 +69,7 @@ def plot_latents(
         encode, decode = latent_weights(surrogate, data, block=-1, head=0)
         plot_latents(data, data.num_nodes * encode.T, path="encode.png")
     """
-    if path is not None:
-        pages.checked_path(path, (".png",))
+    check_output(path)
     mesh = as_mesh(mesh_or_data)
     array = _checked(to_numpy(weights, "weights"))
     picked = strongest(array, count) if chosen is None else _in_range(chosen, array.shape[1])
@@ -79,32 +78,32 @@ def plot_latents(
     names = [f"latent {m}" for m in picked] if names is None else names
     if len(names) != len(picked):
         raise ValueError(f"names must be as many as the panels, {len(picked)}, got {len(names)}")
-    fields = [per_row(mesh, array[:, m], "weights") for m in picked]
-    together = np.concatenate([rows for rows, _ in fields])
+    checked = [per_row(mesh, array[:, m], "weights") for m in picked]
+    together = np.concatenate([rows for rows, _ in checked])
     signed = bool(np.nanmin(together, initial=0.0) < 0)
     if clim is None and not signed:
         together = np.append(together, 0.0)
     scale = field_scale(together, clim=clim, cmap=cmap or (None if signed else theme.WEIGHT))
 
     ready = scene(mesh, view, theme.LATENT_PANEL)
-    panels = [draw(ready, rows, association, scale) for rows, association in fields]
+    fields = [Painted(rows, association, scale) for rows, association in checked]
+    panels = [panel(ready, field).pixels() for field in fields]
     height, width = panels[0].shape[:2]
     columns = min(columns, len(panels))
     lines = -(-len(panels) // columns)
     top = MARGIN + (LINE + 10) * bool(title)
     tall = height + 2 * LINE + GAP // 2
-    page = pages.Page(
-        2 * MARGIN + columns * (width + GAP) - GAP + pages.BAR_ROOM,
+    page = Composition(
+        2 * MARGIN + columns * (width + GAP) - GAP + BAR_ROOM,
         top + lines * tall + MARGIN // 2 + LINE * bool(note),
     )
-    if title:
-        page.text(title, MARGIN, MARGIN + 20, size=theme.TITLE_SIZE, bold=True)
-    for i, (panel, name, (rows, _)) in enumerate(zip(panels, names, fields)):
+    page.heading(title)
+    for i, (image, name, field) in enumerate(zip(panels, names, fields)):
         x, y = MARGIN + i % columns * (width + GAP), top + i // columns * tall
         page.text(name, x, y + 20)
-        words = pages.extremes(rows, scale, label)
+        words = extremes(field.rows, scale, label)
         page.text(words, x, y + 54, size=theme.SMALL_SIZE, color=theme.SOFT_INK)
-        page.panel(panel, x, y + 2 * LINE - 14)
+        page.panel(image, x, y + 2 * LINE - 14)
     bar = min(lines * tall - 2 * LINE, 700)
     x = MARGIN + columns * (width + GAP)
     page.color_bar(scale, x, top + (lines * tall - bar) // 2, bar, label)
@@ -132,13 +131,13 @@ def plot_eigenmodes(
         eigenvalues: `[c]`.
         first: number of the first one; 2 where the constant mode is left out.
         columns: panels side by side.
-        path: a `.png` file to write.
-        title: one line above the picture.
-        note: one small line below it.
-        view: as for `plot_field`.
+        path, title, note, view: as for `plot_latents`.
 
     Returns:
         The picture, uint8 `[height, width, 3]`.
+
+    Raises:
+        ValueError: what `plot_latents` raises.
 
     Example::
 

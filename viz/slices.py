@@ -2,24 +2,20 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flare_geo.mesh import as_mesh
-from flare_geo.viz import page as pages
-from flare_geo.viz import theme
-from flare_geo.viz.camera import VIEWS, View
-from flare_geo.viz.field import framed
-from flare_geo.viz.scene import FIELD, Layer, carrying, draw, edges, outer, scene
-from flare_geo.viz.values import (
-    Association,
-    ColorScale,
-    field_scale,
-    find_values,
-    magnitude,
-    per_row,
-)
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.camera import VIEWS, View
+from flare_geo.viz.render.composition import check_output, picture
+from flare_geo.viz.render.items import FIELD
+from flare_geo.viz.render.labels import extremes, number
+from flare_geo.viz.render.painted import Painted, painted
+from flare_geo.viz.render.scene import Layer, Panel, panel, scene
+from flare_geo.viz.render.surfaces import carrying, edges, outer
 
 if TYPE_CHECKING:
     import pyvista as pv
@@ -43,7 +39,8 @@ def plot_slice(
     title: str | None = None,
     note: str | None = None,
     view: View = None,
-) -> np.ndarray:
+    plotter: "pv.Plotter | None" = None,
+) -> Any:
     """Draw a field where a plane cuts a mesh: faces through solids, curves through surfaces.
 
     One cut is seen straight on and unlit, so its colours are exactly those of the bar; several
@@ -56,19 +53,16 @@ def plot_slice(
         normal: of the plane: "x", "-x", "y", "-y", "z", "-z" or a vector. It points towards the
             eye: with "-y", x is to the right and z up.
         origin: a point of the plane; None is the middle of the mesh.
-        cuts: so many parallel planes, spread evenly over the mesh; then `origin` must be None.
-        label: quantity and unit, as in "von Mises stress [MPa]".
-        clim: (low, high) of the colour bar. None takes those of the whole field, so that cuts of
-            one field can be compared.
-        cmap: matplotlib colour map; None chooses by quantity, as in `plot_field`.
-        path: a `.png` file to write.
+        cuts: number of parallel planes, spread evenly over the mesh; above 1 `origin` must be
+            None.
+        clim: (low, high) of the colour bar, in the unit of `values`. None takes those of the whole
+            field, so that cuts of one field can be compared.
         show_edges: draw the borders of the cells that are cut.
-        title: one line above the picture.
-        note: one small line below it.
         view: as for `plot_field`; None is straight on for one cut, isometric for several.
+        label, cmap, path, title, note, plotter: as for `plot_field`.
 
     Returns:
-        The picture, uint8 `[height, width, 3]`.
+        The picture, uint8 `[height, width, 3]`, or `plotter` where one is given.
 
     Raises:
         ValueError: a point cloud, a plane beside the mesh, or what `plot_field` raises.
@@ -77,29 +71,34 @@ def plot_slice(
 
         plot_slice(data, data.pred, normal="x", label="stress [MPa]", path="slice.png")
     """
-    if path is not None:
-        pages.checked_path(path, (".png",))
-    mesh, association, scale = _ready(mesh_or_data, values, clim, cmap)
+    check_output(path, title, note, plotter=plotter)
+    mesh = as_mesh(mesh_or_data)
+    if outer(mesh).GetNumberOfPolys() == 0:
+        raise ValueError(
+            "a slice needs a mesh with faces or cells, got points alone: try plot_clip"
+        )
+    whole = painted(mesh_or_data, mesh, values, clim=clim, cmap=cmap)
     towards = direction(normal)
     if not 1 <= cuts <= 1000 or (cuts > 1 and origin is not None):
         raise ValueError(f"cuts must be from 1 to 1000, and 1 where there is an origin, got {cuts}")
     places = [_place(origin, mesh)] if cuts == 1 else _spread(mesh, towards, cuts)
     pv = theme.import_pyvista()
-    pieces = [mesh.slice(towards, origin=place, generate_triangles=False) for place in places]
-    pieces = [pv.PolyData(piece) for piece in pieces if piece.n_cells]
-    cut = pieces[0].append_polydata(*pieces[1:]) if pieces else pv.PolyData()
+    solid = _carrying(mesh, whole)
+    planes = [solid.slice(towards, origin=place, generate_triangles=False) for place in places]
+    planes = [pv.PolyData(plane) for plane in planes if plane.n_cells]
+    cut = planes[0].append_polydata(*planes[1:]) if planes else pv.PolyData()
     if cut.n_cells == 0:
         raise ValueError(_beside(mesh, towards, places))
-    rows = _rows(cut, association, scale)
+    field = _part(cut, whole)
     if view is None and cuts == 1:
         ready = scene(cut, _eye(normal), theme.FIELD_PANEL)
-        panel = draw(ready, rows, association, scale, show_edges=show_edges)
+        drawn = panel(ready, field, show_edges=show_edges)
     else:
-        ready = scene(mesh, "iso" if view is None else view, theme.FIELD_PANEL)
-        shown = Layer(cut, show_edges=show_edges)
-        panel = draw(ready, scale=scale, layers=[shown], opacity=theme.SEE_THROUGH)
+        ready = scene(solid, "iso" if view is None else view, theme.FIELD_PANEL)
+        layer = Layer(cut, field.scale if field else None, show_edges=show_edges)
+        drawn = panel(ready, layers=[layer], opacity=theme.SEE_THROUGH)
     where = _words("cut" if cuts == 1 else f"{cuts} cuts", towards, places)
-    return _page(panel, rows, scale, label, where, title=title, note=note, path=path)
+    return _picture(drawn, field, label, where, title=title, note=note, path=path, plotter=plotter)
 
 
 def plot_clip(
@@ -116,7 +115,8 @@ def plot_clip(
     title: str | None = None,
     note: str | None = None,
     view: View = None,
-) -> np.ndarray:
+    plotter: "pv.Plotter | None" = None,
+) -> Any:
     """Draw a mesh with one half cut away: solids show their inside, surfaces their back.
 
     Args:
@@ -125,17 +125,14 @@ def plot_clip(
         normal: points to the half that is taken away: "x", "-x", "y", "-y", "z", "-z" or a
             vector. The eye of "iso" looks into what "x", "-y" and "z" have opened.
         origin: a point of the plane; None is the middle of the mesh.
-        label: quantity and unit, as in "von Mises stress [MPa]".
-        clim: (low, high) of the colour bar; None takes those of the whole field.
-        cmap: matplotlib colour map; None chooses by quantity, as in `plot_field`.
-        path: a `.png` file to write.
-        show_edges: draw the mesh lines; cells that are cut are seen in the pieces VTK makes.
-        title: one line above the picture.
-        note: one small line below it.
+        clim: (low, high) of the colour bar, in the unit of `values`; None takes those of the whole
+            field.
+        show_edges: draw the mesh lines; VTK divides the cells that are cut into smaller ones.
         view: as for `plot_field`; None is "iso", from the side that is open.
+        label, cmap, path, title, note, plotter: as for `plot_field`.
 
     Returns:
-        The picture, uint8 `[height, width, 3]`.
+        The picture, uint8 `[height, width, 3]`, or `plotter` where one is given.
 
     Raises:
         ValueError: nothing is left, or what `plot_field` raises.
@@ -144,22 +141,22 @@ def plot_clip(
 
         plot_clip(data, data.pred, normal="x", label="stress [MPa]", path="inside.png")
     """
-    if path is not None:
-        pages.checked_path(path, (".png",))
-    mesh, association, scale = _ready(mesh_or_data, values, clim, cmap, clouds=True)
+    check_output(path, title, note, plotter=plotter)
+    mesh = as_mesh(mesh_or_data)
+    whole = painted(mesh_or_data, mesh, values, clim=clim, cmap=cmap)
     towards = direction(normal)
     place = _place(origin, mesh)
-    left = mesh.clip(towards, origin=place)
+    left = _carrying(mesh, whole).clip(towards, origin=place)
     if left.n_cells == 0:
         raise ValueError(_beside(mesh, towards, [place]))
     if view is None:  # "iso", turned so that it looks at the open side
         view = tuple(np.where(towards * theme.ISOMETRIC < -1e-9, -1, 1) * theme.ISOMETRIC)
     border = edges(outer(mesh))
     ready = scene(left, view, theme.FIELD_PANEL, also=np.asarray(border.points, dtype=float))
-    rows = _rows(left, association, scale)
-    panel = draw(ready, rows, association, scale, show_edges=show_edges, ghost=border)
+    field = _part(left, whole)
+    drawn = panel(ready, field, show_edges=show_edges, ghost=border)
     where = _words("cut", towards, [place])
-    return _page(panel, rows, scale, label, where, title=title, note=note, path=path)
+    return _picture(drawn, field, label, where, title=title, note=note, path=path, plotter=plotter)
 
 
 def direction(normal: Direction) -> np.ndarray:
@@ -181,35 +178,19 @@ def direction(normal: Direction) -> np.ndarray:
     return vector / np.linalg.norm(vector)
 
 
-def _ready(
-    mesh_or_data: Any,
-    values: Any,
-    clim: Sequence[float] | None,
-    cmap: "str | Colormap | None",
-    *,
-    clouds: bool = False,
-) -> "tuple[pv.DataSet, Association, ColorScale | None]":
-    """The mesh with its field, ready for VTK's filters, and the scale of the whole field."""
-    mesh = as_mesh(mesh_or_data)
-    if not clouds and outer(mesh).GetNumberOfPolys() == 0:
-        raise ValueError(
-            "a slice needs a mesh with faces or cells, got points alone: try plot_clip"
-        )
-    values = find_values(mesh_or_data, mesh, values)
-    if values is None:
-        return carrying(mesh), "point", None
-    rows, association = per_row(mesh, values, "values")
-    rows = magnitude(rows)
-    scale = field_scale(rows, clim=clim, cmap=cmap)
-    return carrying(mesh, rows=rows, association=association), association, scale
+def _carrying(mesh: "pv.DataSet", field: Painted | None) -> "pv.DataSet":
+    """A copy of the mesh with its field, ready for VTK's filters."""
+    if field is None:
+        return carrying(mesh)
+    return carrying(mesh, rows=field.rows, association=field.association)
 
 
-def _rows(
-    piece: "pv.DataSet", association: Association, scale: ColorScale | None
-) -> np.ndarray | None:
-    if scale is None:
+def _part(mesh: "pv.DataSet", whole: Painted | None) -> Painted | None:
+    """The field on what a filter has left of a mesh, on the scale of the whole field."""
+    if whole is None:
         return None
-    return np.asarray((piece.point_data if association == "point" else piece.cell_data)[FIELD])
+    data = mesh.point_data if whole.association == "point" else mesh.cell_data
+    return replace(whole, rows=np.asarray(data[FIELD]))
 
 
 def _place(origin: Sequence[float] | None, mesh: "pv.DataSet") -> np.ndarray:
@@ -236,10 +217,10 @@ def _words(what: str, towards: np.ndarray, places: list[np.ndarray]) -> str:
     if abs(towards[axis]) > 1 - 1e-12:
         name, heights = "xyz"[axis], [place[axis] for place in places]
     else:
-        name = "({}, {}, {}) · x".format(*(pages.number(part, 1.0) for part in towards))
+        name = "({}, {}, {}) · x".format(*(number(entry, 1.0) for entry in towards))
         heights = [float(place @ towards) for place in places]
     ends = heights if len(heights) <= 2 else [heights[0], heights[-1]]
-    values = " … ".join(pages.number(height, max(map(abs, ends))) for height in sorted(ends))
+    values = " … ".join(number(height, max(map(abs, ends))) for height in sorted(ends))
     return f"{what} at {name} = {values}"
 
 
@@ -251,19 +232,24 @@ def _beside(mesh: "pv.DataSet", towards: np.ndarray, places: list[np.ndarray]) -
     )
 
 
-def _page(
-    panel: np.ndarray,
-    rows: np.ndarray | None,
-    scale: ColorScale | None,
+def _picture(
+    drawn: Panel,
+    field: Painted | None,
     label: str,
     where: str,
     *,
     title: str | None,
     note: str | None,
     path: str | os.PathLike[str] | None,
-) -> np.ndarray:
-    if rows is not None and scale is not None:
-        where = f"{where}    {pages.extremes(rows, scale, label)}"
-    return framed(
-        panel, scale=scale, label=label, title=title, subtitle=where, note=note, path=path
+    plotter: "pv.Plotter | None",
+) -> Any:
+    return picture(
+        drawn,
+        plotter=plotter,
+        scale=field.scale if field else None,
+        label=label,
+        title=title,
+        subtitle=f"{where}    {extremes(field.rows, field.scale, label)}" if field else where,
+        note=note,
+        path=path,
     )

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from flare_geo.mesh import as_mesh
-from flare_geo.viz import page as pages
-from flare_geo.viz import theme
-from flare_geo.viz.displacement import in_space
-from flare_geo.viz.field import framed
-from flare_geo.viz.scene import FIELD, Layer, View, carrying, draw, outer, scene
-from flare_geo.viz.values import Association, ColorScale, field_scale, find_values, per_row
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.colors import field_scale
+from flare_geo.viz.render.composition import check_output, picture
+from flare_geo.viz.render.items import FIELD
+from flare_geo.viz.render.labels import extremes, number, split_label
+from flare_geo.viz.render.painted import Association, find_values, in_space, per_row
+from flare_geo.viz.render.scene import Layer, View, panel, scene
+from flare_geo.viz.render.surfaces import carrying, outer
 
 if TYPE_CHECKING:
     import pyvista as pv
@@ -34,7 +36,8 @@ def plot_vectors(
     title: str | None = None,
     note: str | None = None,
     view: View = None,
-) -> np.ndarray:
+    plotter: "pv.Plotter | None" = None,
+) -> Any:
     """Draw a vector field as arrows on a subsample that is even in space.
 
     Every arrow starts at a point of the mesh (or the centre of a cell), points along v and has
@@ -48,16 +51,12 @@ def plot_vectors(
         count: about how many arrows, at most.
         scale: length of the arrow of a vector of length 1, in the unit of the mesh; "auto" makes
             the longest about as long as twice the distance between arrows.
-        label: quantity and unit, as in "velocity [m/s]".
-        clim: (low, high) of the colour bar, in the unit of `vectors`; None: of the whole field.
-        cmap: matplotlib colour map; None is the sequential one.
-        path: a `.png` file to write.
-        title: one line above the picture.
-        note: one small line below it.
-        view: as for `plot_field`.
+        clim: (low, high) of the colour bar, in the unit of `vectors`; None takes those of the
+            whole field.
+        label, cmap, path, title, note, view, plotter: as for `plot_field`.
 
     Returns:
-        The picture, uint8 `[height, width, 3]`.
+        The picture, uint8 `[height, width, 3]`, or `plotter` where one is given.
 
     Raises:
         ValueError: `vectors` are not vectors, none is finite; `count`, `scale` not positive.
@@ -66,8 +65,7 @@ def plot_vectors(
 
         plot_vectors(data, data.pred[:, :3], label="velocity [m/s]", path="velocity.png")
     """
-    if path is not None:
-        pages.checked_path(path, (".png",))
+    check_output(path, title, note, plotter=plotter)
     if count < 1:
         raise ValueError(f"count must be at least 1 arrow, got {count}")
     mesh, arrows, association = _vectors(mesh_or_data, vectors)
@@ -91,15 +89,22 @@ def plot_vectors(
     shapes = _arrows(points[kept], arrows[kept], factor)
     tips = points[kept] + factor * arrows[kept]
     ready = scene(mesh, view, theme.FIELD_PANEL, also=tips)
-    panel = draw(ready, scale=colors, layers=[Layer(shapes)], opacity=_body(mesh, ready.ball))
-    unit = pages.split_label(label)[1]
+    drawn = panel(ready, layers=[Layer(shapes, colors)], opacity=_body(mesh, ready.ball))
+    unit = split_label(label)[1]
     words = (
-        f"{len(kept)} arrows of {len(length)}    longest {pages.number(longest)}"
-        f"{f' [{unit}]' if unit else ''}, drawn {pages.number(factor * longest)} mesh units long"
-        f"    {pages.extremes(length, colors, label)}"
+        f"{len(kept)} arrows of {len(length)}    longest {number(longest)}"
+        f"{f' [{unit}]' if unit else ''}, drawn {number(factor * longest)} mesh units long"
+        f"    {extremes(length, colors, label)}"
     )
-    return framed(
-        panel, scale=colors, label=label, title=title, subtitle=words, note=note, path=path
+    return picture(
+        drawn,
+        plotter=plotter,
+        scale=colors,
+        label=label,
+        title=title,
+        subtitle=words,
+        note=note,
+        path=path,
     )
 
 
@@ -115,7 +120,8 @@ def plot_streamlines(
     title: str | None = None,
     note: str | None = None,
     view: View = None,
-) -> np.ndarray:
+    plotter: "pv.Plotter | None" = None,
+) -> Any:
     """Draw the lines that run along a vector field: through a solid mesh, or along a surface.
 
     They start at points that are even in space and run both ways, to the end of the mesh. Along a
@@ -126,16 +132,10 @@ def plot_streamlines(
         vectors: as for `plot_vectors`; values per cell are averaged to the points first, and the
             picture says so. Rows that are not finite stop the lines.
         count: about how many lines, at most.
-        label: quantity and unit, as in "velocity [m/s]".
-        clim: (low, high) of the colour bar, in the unit of `vectors`.
-        cmap: matplotlib colour map; None is the sequential one.
-        path: a `.png` file to write.
-        title: one line above the picture.
-        note: one small line below it.
-        view: as for `plot_field`.
+        label, clim, cmap, path, title, note, view, plotter: as for `plot_field`.
 
     Returns:
-        The picture, uint8 `[height, width, 3]`.
+        The picture, uint8 `[height, width, 3]`, or `plotter` where one is given.
 
     Raises:
         ValueError: a point cloud, `vectors` are not vectors, or they are zero everywhere.
@@ -144,24 +144,31 @@ def plot_streamlines(
 
         plot_streamlines(mesh, "U", label="velocity [m/s]", path="flow.png")
     """
-    if path is not None:
-        pages.checked_path(path, (".png",))
+    check_output(path, title, note, plotter=plotter)
     if count < 1:
         raise ValueError(f"count must be at least 1 line, got {count}")
     mesh, arrows, association = _vectors(mesh_or_data, vectors)
-    colors: ColorScale = field_scale(np.linalg.norm(arrows, axis=1), clim=clim, cmap=cmap)
+    length = np.linalg.norm(arrows, axis=1)
+    colors = field_scale(length, clim=clim, cmap=cmap)
     lines = stream_lines(mesh, arrows, association, count)
     if lines.n_cells == 0:
         raise ValueError("there is no streamline: the vectors are zero or not finite everywhere")
     ready = scene(mesh, view, theme.FIELD_PANEL)
-    shown = Layer(lines, width=theme.STREAM_WIDTH)
-    panel = draw(ready, scale=colors, layers=[shown], opacity=_body(mesh, ready.ball))
+    layer = Layer(lines, colors, width=theme.STREAM_WIDTH)
+    drawn = panel(ready, layers=[layer], opacity=_body(mesh, ready.ball))
     words = f"streamlines from {lines.field_data['starts'][0]} points"
-    words += f"    {pages.extremes(np.linalg.norm(arrows, axis=1), colors, label)}"
+    words += f"    {extremes(length, colors, label)}"
     if association == "cell":
         words += "    cell values averaged to points"
-    return framed(
-        panel, scale=colors, label=label, title=title, subtitle=words, note=note, path=path
+    return picture(
+        drawn,
+        plotter=plotter,
+        scale=colors,
+        label=label,
+        title=title,
+        subtitle=words,
+        note=note,
+        path=path,
     )
 
 

@@ -6,11 +6,9 @@ import os
 import sys
 from typing import Any
 
-from flare_geo.mesh import as_mesh
-from flare_geo.viz import graphics, theme
-from flare_geo.viz.camera import View
-from flare_geo.viz.scene import scene
-from flare_geo.viz.values import field_scale, find_values, magnitude, per_row
+from flare_geo.viz.field import plot_field
+from flare_geo.viz.render import graphics, theme
+from flare_geo.viz.render.camera import View
 
 
 def show(
@@ -48,36 +46,14 @@ def show(
             "VTK cannot open a window here, it needs OpenGL (Debian, Ubuntu: apt install libgl1): "
             "write a page that turns with write_html, or a picture with plot_field"
         )
-    mesh = as_mesh(mesh_or_data)
-    found = find_values(mesh_or_data, mesh, values)
-    ready = scene(mesh, view, theme.FIELD_PANEL)
-    look: dict[str, Any] = {"color": theme.SOLID}
-    surface = ready.surface.copy(deep=False)
-    if found is not None:
-        rows, association = per_row(mesh, found, "values")
-        rows = magnitude(rows)
-        scale = field_scale(rows)
-        data = surface.point_data if association == "point" else surface.cell_data
-        data["field"] = rows[ready.sources(association)]
-        look = {"scalars": "field", "preference": association, "nan_color": theme.NAN}
-        look |= {"cmap": scale.cmap, "clim": [scale.low, scale.high]}
-        look |= {"scalar_bar_args": {"title": label or " ", "vertical": True, "color": theme.INK}}
-    if ready.ball:
-        look |= {"render_points_as_spheres": True, "style": "points"}
-        look |= {"point_size": ready.ball / ready.frame.pixel}
     plotter = theme.import_pyvista().Plotter(title=title or "flare_geo")
     plotter.set_background(theme.BACKGROUND)
-    plotter.enable_parallel_projection()
-    plotter.add_mesh(surface, **look)
-    if ready.outline.n_cells:
-        plotter.add_mesh(ready.outline, color=theme.OUTLINE, line_width=1.5)
-    frame = ready.frame
-    plotter.camera.focal_point = frame.centre - ready.origin
-    plotter.camera.position = frame.centre - ready.origin + 2 * surface.length * frame.towards
-    plotter.camera.up = frame.up
-    plotter.camera.parallel_scale = 0.55 * frame.size[1] * frame.pixel
-    plotter.renderer.reset_camera_clipping_range()
-    plotter.show()
+    try:
+        plot_field(mesh_or_data, values, label=label, view=view, plotter=plotter)
+        plotter.camera.parallel_scale *= 1.1  # room around it
+        plotter.show()
+    finally:
+        plotter.close()
 
 
 def _has_display() -> bool:

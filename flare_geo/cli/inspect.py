@@ -23,10 +23,9 @@ from flare_geo.ops.spectrum import (
 )
 from flare_geo.provenance import provenance
 from flare_geo.pyg import Data
-from flare_geo.viz.camera import VIEWS
-from flare_geo.viz.latents import plot_eigenmodes, plot_latents
-from flare_geo.viz.spectra import plot_spectra
-from flare_geo.viz.theme import import_pyvista
+from flare_geo.viz import plot_eigenmodes, plot_latents, plot_spectra
+from flare_geo.viz.render.camera import VIEWS
+from flare_geo.viz.render.theme import import_pyvista
 
 MEANING = (
     "nonzero eigenvalues of the N x N mixing operator of each head; the effective rank is "

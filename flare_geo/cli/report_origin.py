@@ -14,7 +14,7 @@ from flare_geo.cli.wording import as_text, count, duration, figures, rounded
 from flare_geo.datasets import DATASETS, PackedDataset
 from flare_geo.datasets.store import PackedStore
 from flare_geo.provenance import provenance
-from flare_geo.viz.curves import plot_learning_curves, read_metrics
+from flare_geo.viz.charts.curves import plot_learning_curves, read_metrics
 
 UNTOLD = ("generated", "sha256", "tools")  # of what is said about the source
 
@@ -34,7 +34,7 @@ def inside(found: Findings) -> Html:
     """Spectra of the mixing operators for the median case, where the model has any."""
     try:
         from flare_geo.nn.explain import spectra, suggest_num_latents
-        from flare_geo.viz.spectra import plot_spectra
+        from flare_geo.viz.charts.spectra import plot_spectra
     except ImportError:
         return Html("")
     row = choose_cases(found.rows, 1)["median"]

@@ -7,8 +7,12 @@ from flare_geo.cli.findings import Findings
 from flare_geo.cli.page_html import Html, element, figure_or_reason, folded, joined, table
 from flare_geo.cli.wording import figures, percent
 from flare_geo.pyg import Data
-from flare_geo.viz.compare import plot_comparison
-from flare_geo.viz.plots import plot_error_against_size, plot_error_histogram, plot_parity
+from flare_geo.viz import (
+    plot_comparison,
+    plot_error_against_size,
+    plot_error_histogram,
+    plot_parity,
+)
 
 WORST = 10  # cases in the list
 MOST_CHANNELS = 6  # that are drawn of a case

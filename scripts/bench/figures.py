@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from flare_geo.viz import theme
-from flare_geo.viz.plots import fitted_slope
-from flare_geo.viz.sheet import Sheet, log_axes
+from flare_geo.viz.charts.axes import Chart, log_axes
+from flare_geo.viz.charts.points import fitted_slope
+from flare_geo.viz.render import theme
 
 Row = dict[str, Any]
 MIXERS = {"two sdpa": 0, "flare auto": 1, "physics": 2, "softmax": 3, "linear": 4}
@@ -53,11 +53,15 @@ def mixer_figure(result: Row, width: int, path: Path) -> None:
     panels = [("seconds", 1e3, "time, forward and backward [ms]")]
     if any(row.get("peak_bytes") for row in rows):
         panels.append(("peak_bytes", 1e-9, "peak memory above the inputs [GB]"))
-    sheet = Sheet((2.2 + 3.9 * len(panels), 4.0), path, columns=len(panels))
+    first = next(row for row in rows if "seconds" in row)
+    kind = "attention alone" if first["mixer"] == "bare" else "projections and mixer"
+    title = f"One layer: {kind}, H = {first['H']}, D = {width}, {first['dtype']}"
+    inches, count = (2.2 + 3.9 * len(panels), 4.0), len(panels)
+    chart = Chart(inches, count, count, path=path, title=title, note=foot(result))
     latents = sorted({row["M"] for row in rows if "M" in row})
     extra = sorted({row["way"] for row in rows if "seconds" in row} - MIXERS.keys())
     colors = MIXERS | {way: 5 + i for i, way in enumerate(extra)}
-    for axes, (value, unit, label) in zip(sheet.axes, panels, strict=True):
+    for axes, (value, unit, label) in zip(chart.axes, panels, strict=True):
         drawn = []
         for (way, m), pairs in series_of(rows, value).items():
             x, y = np.array(pairs, dtype=float).T
@@ -71,18 +75,14 @@ def mixer_figure(result: Row, width: int, path: Path) -> None:
                       label=words)  # fmt: skip
             drawn.append((x, y * unit))
         log_axes(axes, *(np.concatenate(both) for both in zip(*drawn, strict=True)))
-        sheet.label(axes, "points", label)
+        chart.label(axes, "points", label)
     font = {"family": theme.FONT, "size": theme.SMALL_SIZE}
-    sheet.axes[-1].legend(
-        *sheet.axes[0].get_legend_handles_labels(),  # with the slopes
+    chart.axes[-1].legend(
+        *chart.axes[0].get_legend_handles_labels(),  # with the slopes
         loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, labelcolor=theme.INK, prop=font,
         handlelength=3,
     )  # fmt: skip
-    first = next(row for row in rows if "seconds" in row)
-    kind = "attention alone" if first["mixer"] == "bare" else "projections and mixer"
-    sheet.finished(
-        f"One layer: {kind}, H = {first['H']}, D = {width}, {first['dtype']}", foot(result)
-    )
+    chart.finished()
 
 
 def model_figure(result: Row, path: Path) -> None:
@@ -93,8 +93,10 @@ def model_figure(result: Row, path: Path) -> None:
         return
     rows = rows[::-1]  # the first on top
     names = [f"{r.get('config') or r['sizes']}, {r['pass']}: {r['way']}" for r in rows]
-    sheet = Sheet((8.0, 1.1 + BAR * len(rows)), path)
-    axes = sheet.axes[0]
+    title = "Packed against padded" if "sizes" in rows[0] else "Whole models"
+    inches = (8.0, 1.1 + BAR * len(rows))
+    chart = Chart(inches, path=path, title=title, note=foot(result))
+    axes = chart.axes[0]
     kinds = {"inference": theme.SERIES[4], "training step": theme.SERIES[0]}
     values = [row["speedup"] for row in rows]
     axes.barh(range(len(rows)), values, color=[kinds[r["pass"]] for r in rows], height=0.7)
@@ -108,9 +110,8 @@ def model_figure(result: Row, path: Path) -> None:
         words += f", memory x {memory:.2f}" if memory else ""
         axes.text(row["speedup"], at, words, va="center", size=theme.SMALL_SIZE, color=theme.INK,
                   family=theme.FONT)  # fmt: skip
-    sheet.label(axes, "times as fast as the plain way, same weights, same process", "")
-    title = "Packed against padded" if "sizes" in rows[0] else "Whole models"
-    sheet.finished(title, foot(result))
+    chart.label(axes, "times as fast as the plain way, same weights, same process")
+    chart.finished()
 
 
 def stream_figure(result: Row, path: Path) -> None:
@@ -119,21 +120,20 @@ def stream_figure(result: Row, path: Path) -> None:
     millions = np.array([row["points"] / 1e6 for row in rows])
     seconds = np.array([row["seconds"] for row in rows])
     memory = np.array([row["peak_resident_bytes"] / 2**30 for row in rows])
-    sheet = Sheet((9.0, 3.8), path, columns=2)
-    left, right = sheet.axes
-    left.plot(millions, seconds, "o-", color=theme.SERIES[0])
-    log_axes(left, millions, seconds)
-    sheet.label(left, "million points", "seconds")
-    sheet.head(left, f"time grows as N^{fitted_slope(millions, seconds):.2f}")
-    right.plot(millions, memory, "o-", color=theme.SERIES[0])
-    right.set_ylim(0, 1.3 * memory.max())
-    sheet.label(right, "million points", "GiB")
-    sheet.head(right, "largest resident memory of the process")
     config = result["config"]
     what = f"{config['layers']} blocks, C = {config['channels']}, M = {config['latents']}"
-    sheet.finished(
-        f"From file to file: {what}, {config['chunk_size']:,} points at a time", foot(result)
-    )
+    title = f"From file to file: {what}, {config['chunk_size']:,} points at a time"
+    chart = Chart((9.0, 3.8), 2, 2, path=path, title=title, note=foot(result))
+    left, right = chart.axes
+    left.plot(millions, seconds, "o-", color=theme.SERIES[0])
+    log_axes(left, millions, seconds)
+    chart.label(left, "million points", "seconds")
+    chart.head(left, f"time grows as N^{fitted_slope(millions, seconds):.2f}")
+    right.plot(millions, memory, "o-", color=theme.SERIES[0])
+    right.set_ylim(0, 1.3 * memory.max())
+    chart.label(right, "million points", "GiB")
+    chart.head(right, "largest resident memory of the process")
+    chart.finished()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

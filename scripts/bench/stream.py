@@ -30,7 +30,7 @@ from torch_geometric.data import Data
 from flare_geo.datasets.store import PackedStore, write_store
 from flare_geo.nn import Flare, Surrogate
 from flare_geo.nn.surrogate import Field
-from flare_geo.viz.plots import fitted_slope
+from flare_geo.viz.charts.points import fitted_slope
 
 
 def make_run(folder: Path, options: argparse.Namespace) -> None:

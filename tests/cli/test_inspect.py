@@ -10,7 +10,7 @@ from flare_geo.cli.run import open_checkpoint, open_data
 from flare_geo.mesh import read_mesh, to_pyvista, write_mesh
 from flare_geo.nn.explain import latent_weights, spectra
 from flare_geo.ops.spectrum import effective_rank
-from flare_geo.viz.theme import import_matplotlib
+from flare_geo.viz.render.theme import import_matplotlib
 
 FILES = {"latents_encode.png", "latents_decode.png", "eigenmodes.png", "spectra.png"}
 MESHES = Path(__file__).parents[1] / "data" / "meshes"

@@ -14,7 +14,7 @@ from flare_geo.cli.train import make_surrogate
 from flare_geo.datasets import MeshFolderDataset
 from flare_geo.mesh import read_mesh, write_mesh
 from flare_geo.nn import Flare
-from flare_geo.viz.graphics import NOTICE
+from flare_geo.viz.render.graphics import NOTICE
 
 VERBS = """
 import json, sys
@@ -73,7 +73,7 @@ def broken(*arguments, **options):
 
 
 def test_a_picture_that_fails_costs_nothing_else(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("flare_geo.viz.compare.draw", broken)
+    monkeypatch.setattr("flare_geo.viz.compare.panel", broken)
     mesh, out = tmp_path / "balls" / "ball_0.vtp", tmp_path / "out"
     command = ["predict", str(run), str(mesh), "-o", str(out / "a.vtp")]
     command += ["--png", str(out / "a.png"), "--html", str(out / "a.html")]
@@ -91,7 +91,7 @@ def test_a_picture_that_fails_costs_nothing_else(run, tmp_path, monkeypatch, cap
 
 
 def test_inspect_writes_its_numbers_before_its_pictures(trained, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("flare_geo.viz.latents.draw", broken)
+    monkeypatch.setattr("flare_geo.viz.latents.panel", broken)
     assert main(["inspect", str(trained), "--out", str(tmp_path), "--latents", "2"]) == 1
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == 1

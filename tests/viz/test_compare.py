@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from flare_geo.viz import Comparison, compare, plot_comparison, plot_comparison_grid, theme
-from flare_geo.viz.values import field_scale
+from flare_geo.viz import Comparison, compare, plot_comparison, plot_comparison_grid
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.colors import field_scale
 
 
 @pytest.fixture
@@ -31,14 +32,14 @@ def test_a_perfect_prediction_looks_like_the_truth_and_its_error_is_blank(square
 def test_truth_and_prediction_share_the_range_of_the_truth(square, rows):
     truth = 1 + square.pos[:, 0]
     plot_comparison(square, truth, 1 + 0.5 * square.pos[:, 0])
-    scale, error = rows[0].scales
+    scale, error = rows[0].fields.truth.scale, rows[0].fields.error.scale
     assert (scale.low, scale.high) == (1, 2)
     assert (error.low, error.high) == (-0.5, 0.5)
     end = rows[0].panels[1][190, -10].astype(int)  # the prediction is 1.5 at the right
     np.testing.assert_allclose(end, field_scale(truth.numpy()).rgb(1.49), atol=6)
     assert not scale.above
     plot_comparison(square, truth, 3 * truth)
-    assert rows[1].scales[0].above
+    assert rows[1].fields.prediction.scale.above
 
 
 def test_relative_l2_is_stated(square, rows):
@@ -58,7 +59,7 @@ def test_the_sign_of_the_error_is_prediction_minus_truth(square, rows):
 def test_vectors_have_the_length_of_their_difference(square, rows):
     truth = torch.ones(square.num_nodes, 2)
     plot_comparison(square, truth, -truth)
-    assert rows[0].scales[1].cmap.name == theme.ERROR_MAGNITUDE
+    assert rows[0].fields.error.scale.cmap.name == theme.ERROR_MAGNITUDE
     assert rows[0].heads[2] == ("error, relative L2 200 %", "min 2.828    max 2.828")
 
 
@@ -70,11 +71,12 @@ def test_several_cases_are_rows_of_one_picture(square, bar, rows, tmp_path):
     path = tmp_path / "grid.png"
     image = plot_comparison_grid(cases, label="p [Pa]", title="t", note="n", path=path)
     assert [row.name for row in rows] == ["best", "worst"]
-    assert rows[0].scales[0].high != rows[1].scales[0].high
+    assert rows[0].fields.truth.scale.high != rows[1].fields.truth.scale.high
     assert image.shape[0] > sum(row.panels[0].shape[0] for row in rows)
     assert path.stat().st_size > 0
     plot_comparison_grid(cases, clim=(0, 9), error_limit=2)
-    assert {(row.scales[0].high, row.scales[1].high) for row in rows[2:]} == {(9, 2)}
+    ends = [(row.fields.truth.scale.high, row.fields.error.scale.high) for row in rows[2:]]
+    assert ends == [(9, 2), (9, 2)]
 
 
 def test_the_panels_are_on_the_page_pixel_by_pixel(square, rows):

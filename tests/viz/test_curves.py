@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from flare_geo.viz import plot_learning_curves
-from flare_geo.viz.curves import COLORS, curves, read_metrics
+from flare_geo.viz.charts.curves import COLORS, curves, read_metrics
 
 METRICS = """epoch,lr-AdamW,step,test/rel_l2,train/loss,val/rel_l2
 0,0.001,4,,,

@@ -9,13 +9,13 @@ from flare_geo.viz.displacement import magnification, warp
 
 @pytest.fixture
 def framed(monkeypatch):
-    """Panel and texts of each picture."""
+    """Pixels and texts of each picture."""
     seen = []
-    real = displacement.framed
+    real = displacement.picture
     monkeypatch.setattr(
         displacement,
-        "framed",
-        lambda panel, **words: (seen.append((panel, words)), real(panel, **words))[1],
+        "picture",
+        lambda panel, **words: (seen.append((panel.pixels(), words)), real(panel, **words))[1],
     )
     return seen
 

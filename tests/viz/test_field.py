@@ -8,10 +8,15 @@ import torch
 from torch_geometric.data import Data
 
 from flare_geo.mesh import to_pyvista
-from flare_geo.viz import graphics, plot_field, theme
-from flare_geo.viz.page import write_png
-from flare_geo.viz.scene import draw, fit, outer, scene
-from flare_geo.viz.values import field_scale
+from flare_geo.viz import plot_field
+from flare_geo.viz.render import graphics, theme
+from flare_geo.viz.render.camera import fit
+from flare_geo.viz.render.colors import field_scale
+from flare_geo.viz.render.composition import write_png
+from flare_geo.viz.render.painted import Painted
+from flare_geo.viz.render.scene import panel as panel_of
+from flare_geo.viz.render.scene import scene
+from flare_geo.viz.render.surfaces import outer
 
 pv = pytest.importorskip("pyvista")
 NAN = np.array([255, 0, 200])
@@ -23,7 +28,8 @@ def panel(data, values, **kwargs):
     ready = scene(to_pyvista(data), None, SIZE)
     rows = np.asarray(values, dtype=float)
     association = "point" if len(rows) == data.num_nodes else "cell"
-    return draw(ready, rows, association, field_scale(rows, **kwargs))
+    field = Painted(rows, association, field_scale(rows, **kwargs))
+    return panel_of(ready, field).pixels()
 
 
 def test_x_is_to_the_right_and_y_is_up_and_known_values_have_known_colours(square):

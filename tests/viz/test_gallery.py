@@ -15,18 +15,18 @@ MESHES = Path(__file__).parents[1] / "data" / "meshes"
 def drawn(monkeypatch):
     """For each panel the ready scene, its values and the scale; and the words of the page."""
     seen, words = [], []
-    real_draw, real_page = gallery.draw, gallery._page
+    real_panel, real_composed = gallery.panel, gallery._composed
 
-    def draw(ready, rows, association, scale, **kwargs):
-        seen.append((ready, rows, scale))
-        return real_draw(ready, rows, association, scale, **kwargs)
+    def panel(ready, painted, **kwargs):
+        seen.append((ready, painted.rows, painted.scale))
+        return real_panel(ready, painted, **kwargs)
 
-    def page(panels, names, across, colors, label, subtitle, **kwargs):
+    def composed(panels, names, across, colors, label, subtitle, **kwargs):
         words.append((names, across, label, subtitle))
-        return real_page(panels, names, across, colors, label, subtitle, **kwargs)
+        return real_composed(panels, names, across, colors, label, subtitle, **kwargs)
 
-    monkeypatch.setattr(gallery, "draw", draw)
-    monkeypatch.setattr(gallery, "_page", page)
+    monkeypatch.setattr(gallery, "panel", panel)
+    monkeypatch.setattr(gallery, "_composed", composed)
     return seen, words
 
 

@@ -9,7 +9,8 @@ import pytest
 from matplotlib.image import imread
 from without_graphics import run_without_graphics
 
-from flare_geo.viz import graphics, plot_field
+from flare_geo.viz import plot_field
+from flare_geo.viz.render import graphics
 
 LINUX = sys.platform.startswith("linux")
 
@@ -109,7 +110,8 @@ def test_a_picture_and_one_line_without_the_libraries(tmp_path):
     code = """
 import logging, sys
 import numpy as np, pyvista as pv
-from flare_geo.viz import animate, graphics, orbit, plot_field, write_html
+from flare_geo.viz import animate, orbit, plot_field, write_html
+from flare_geo.viz.render import graphics
 mesh = pv.Sphere()
 first = plot_field(mesh, mesh.points[:, 2], path=sys.argv[1])
 assert np.array_equal(first, plot_field(mesh, mesh.points[:, 2]))
@@ -132,7 +134,7 @@ def test_vtk_draws_where_the_libraries_are(monkeypatch, tmp_path):
     """In a process of its own, with an empty cache: the child's answer is right."""
     if not graphics.can_draw():
         pytest.skip("VTK cannot draw on this machine")
-    code = "from flare_geo.viz import graphics; print(graphics.window())"
+    code = "from flare_geo.viz.render import graphics; print(graphics.window())"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True

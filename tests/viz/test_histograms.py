@@ -3,7 +3,7 @@ import pytest
 from matplotlib.image import imread
 
 from flare_geo.viz import plot_histograms
-from flare_geo.viz.histograms import BINS, histogram
+from flare_geo.viz.charts.histograms import BINS, histogram
 
 
 def test_picture(tmp_path):

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from flare_geo.mesh import read_mesh, to_pyvista
-from flare_geo.viz import graphics, theme, window
-from flare_geo.viz.buffers import LOST
-from flare_geo.viz.interactive import html_page, write_comparison_html, write_html
-from flare_geo.viz.values import field_scale
+from flare_geo.viz import window
+from flare_geo.viz.html.buffers import LOST
+from flare_geo.viz.html.viewer import html_page, write_comparison_html, write_html
+from flare_geo.viz.render import graphics, theme
+from flare_geo.viz.render.colors import field_scale
 from flare_geo.viz.window import show
 
 pv = pytest.importorskip("pyvista")

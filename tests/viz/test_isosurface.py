@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from flare_geo.mesh import read_mesh
-from flare_geo.viz import isosurface, theme
+from flare_geo.viz import isosurface
 from flare_geo.viz.isosurface import chosen_levels, level_surfaces, plot_isosurfaces
-from flare_geo.viz.scene import FIELD, carrying
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.items import FIELD
+from flare_geo.viz.render.surfaces import carrying
 
 pv = pytest.importorskip("pyvista")
 MESHES = Path(__file__).parents[1] / "data" / "meshes"
@@ -22,11 +24,11 @@ def small(monkeypatch):
 @pytest.fixture
 def framed(monkeypatch):
     seen = []
-    real = isosurface.framed
+    real = isosurface.picture
     monkeypatch.setattr(
         isosurface,
-        "framed",
-        lambda panel, **words: (seen.append((panel, words)), real(panel, **words))[1],
+        "picture",
+        lambda panel, **words: (seen.append((panel.pixels(), words)), real(panel, **words))[1],
     )
     return seen
 

@@ -6,10 +6,10 @@ import torch
 
 from flare_geo.mesh import read_mesh, to_pyvista
 from flare_geo.viz import latents as module
-from flare_geo.viz import theme
 from flare_geo.viz.latents import plot_eigenmodes, plot_latents, strongest
-from flare_geo.viz.scene import draw, scene
-from flare_geo.viz.values import field_scale
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.colors import field_scale
+from flare_geo.viz.render.scene import panel, scene
 
 MESHES = Path(__file__).parents[1] / "data" / "meshes"
 
@@ -19,11 +19,11 @@ def drawn(monkeypatch):
     """The values and colour scale of each panel."""
     seen = []
 
-    def watched(ready, rows, association, scale):
-        seen.append((rows, association, scale))
-        return draw(ready, rows, association, scale)
+    def watched(ready, painted):
+        seen.append((painted.rows, painted.association, painted.scale))
+        return panel(ready, painted)
 
-    monkeypatch.setattr(module, "draw", watched)
+    monkeypatch.setattr(module, "panel", watched)
     return seen
 
 
@@ -59,7 +59,8 @@ def test_a_large_share_counts_like_a_peak():
 def test_colours_are_those_of_the_bar_and_equal_where_values_are(square, drawn):
     values = torch.tensor([0.25, 0.75, 0.25]).expand(441, 3)
     image = plot_latents(square, values, chosen=[0, 1, 2], clim=(0, 1)).astype(int)
-    height, width = draw(scene(to_pyvista(square), None, theme.LATENT_PANEL)).shape[:2]
+    ready = scene(to_pyvista(square), None, theme.LATENT_PANEL)
+    height, width = panel(ready).pixels().shape[:2]
     colors = [drawn[0][2].rgb(value).astype(int) for value in (0.25, 0.75, 0.25)]
     for i, color in enumerate(colors):
         x = module.MARGIN + i * (width + module.GAP) + width // 2

@@ -11,12 +11,13 @@ import torch
 from torch_geometric.data import Data
 
 from flare_geo.mesh import read_mesh, to_pyvista
-from flare_geo.viz import reel, theme
-from flare_geo.viz.film import film
-from flare_geo.viz.frames import captions, survey
-from flare_geo.viz.movie import _turn, animate, orbit
-from flare_geo.viz.scene import scene
-from flare_geo.viz.values import field_scale
+from flare_geo.viz.movie import video as module
+from flare_geo.viz.movie.movie import _turn, animate, orbit
+from flare_geo.viz.movie.series import captions, survey
+from flare_geo.viz.movie.video import video
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.colors import field_scale
+from flare_geo.viz.render.scene import scene
 
 pv = pytest.importorskip("pyvista")
 Image = pytest.importorskip("PIL.Image")
@@ -30,7 +31,7 @@ def ffmpeg(*words):
 
 
 def frames_of(path):
-    """All frames of a film, int `[t, h, w, 3]`, and its seconds."""
+    """All frames of a video, int `[t, h, w, 3]`, and its seconds; a GIF holds no frame twice."""
     if path.suffix == ".mp4":
         about = ffmpeg("-i", path, "-f", "null", "-").stderr.decode()
         assert "h264" in about
@@ -52,7 +53,7 @@ def frames_of(path):
 def panels(monkeypatch):
     """The panels of each movie, before they are set into a page and written."""
     seen = []
-    real = reel.write_reel
+    real = module.write_panels
 
     def spy(path, fps, panels, count, **words):
         def kept():
@@ -63,7 +64,7 @@ def panels(monkeypatch):
         spy.words = words
         real(path, fps, kept(), count, **words)
 
-    monkeypatch.setattr("flare_geo.viz.movie.write_reel", spy)
+    monkeypatch.setattr("flare_geo.viz.movie.movie.write_panels", spy)
     return seen, spy
 
 
@@ -176,7 +177,7 @@ def test_a_part_grows_before_a_camera_that_stands_still(tmp_path, panels):
     drawn = panels[0]
     tops = []
     for panel in drawn:
-        columns, rows = colored(panel[reel.pages.LINE :])
+        columns, rows = colored(panel[module.LINE :])
         tops.append(int(rows[0]))
         assert (columns[0], columns[-1], rows[-1]) == pytest.approx((4, 95, 188), abs=5)
     pixel = (drawn[0].shape[1] - 2 * theme.PADDING) / 4
@@ -190,7 +191,7 @@ def test_all_is_in_front_of_the_eye(tmp_path, panels):
     animate(moved, path=tmp_path / "a.gif", view="z", size=SMALL)
     first, *others = panels[0]
     for panel in others:
-        assert np.abs(panel[reel.pages.LINE :] - first[reel.pages.LINE :]).mean() < 1
+        assert np.abs(panel[module.LINE :] - first[module.LINE :]).mean() < 1
 
 
 def test_balls_of_a_cloud_keep_their_size(tmp_path, panels):
@@ -200,7 +201,7 @@ def test_balls_of_a_cloud_keep_their_size(tmp_path, panels):
     frames = [(Data(pos=points), torch.ones(36)), (Data(pos=points[few]), torch.ones(4))]
     animate(frames, path=tmp_path / "a.gif", size=(120, 120))
     all_of_them, corners = (
-        int((panel[reel.pages.LINE :] < 200).any(axis=-1).sum()) for panel in panels[0]
+        int((panel[module.LINE :] < 200).any(axis=-1).sum()) for panel in panels[0]
     )
     assert all_of_them / corners == pytest.approx(9, rel=0.03)
 
@@ -213,7 +214,7 @@ def test_deformed_frames_share_one_magnification_which_is_printed(tmp_path, squa
     assert spy.words["subtitle"] == "deformation × 10    min 1    max 2"  # 0.1 of 1.4
     width = drawn[0].shape[1]
     for panel, share in zip(drawn, (0.0, 0.05, 0.1)):
-        columns, _ = colored(panel[reel.pages.LINE :])
+        columns, _ = colored(panel[module.LINE :])
         assert columns[0] / width == pytest.approx(0.03 + share / 1.1, abs=0.02)
     animate([(square, u) for u in steps], path=tmp_path / "a.gif", warp=3, size=(120, 120))
     assert spy.words["subtitle"].startswith("deformation × 3    min 0    max 10 [10")
@@ -237,7 +238,7 @@ def test_a_mesh_that_the_caller_moves_is_drawn_where_it_is(tmp_path, panels):
                 yield mesh, mesh.points[:, 2] + 2
 
     animate(Moving(), path=tmp_path / "a.gif", view="-y", size=SMALL)
-    places = [colored(panel[reel.pages.LINE :])[0].mean() for panel in panels[0]]
+    places = [colored(panel[module.LINE :])[0].mean() for panel in panels[0]]
     assert np.diff(places) == pytest.approx([152 / 3] * 2, abs=2)
 
 
@@ -259,9 +260,9 @@ def test_a_gif_keeps_few_colours_exactly_and_its_time(tmp_path):
     rng = np.random.default_rng(0)
     colors = np.array([[255, 255, 255], [255, 0, 200], [0, 0, 0], [31, 120, 180], [27, 31, 36]])
     frames = [colors[rng.integers(0, 5, (21, 33))].astype(np.uint8) for _ in range(4)]
-    frames = [*frames, frames[-1], frames[0]]  # one that changes nothing counts too
-    with film(tmp_path / "a.gif", 30) as add:
-        for frame in frames:
+    frames = [*frames, frames[0]]
+    with video(tmp_path / "a.gif", 30) as add:
+        for frame in [*frames[:4], frames[3], frames[4]]:  # one that changes nothing counts too
             add(frame)
     back, seconds = frames_of(tmp_path / "a.gif")
     np.testing.assert_array_equal(back, np.stack(frames))
@@ -272,7 +273,7 @@ def test_many_colours_become_near_ones(tmp_path):
     ramp = np.stack(np.meshgrid(np.arange(256), np.arange(0, 256, 2), indexing="ij"), axis=-1)
     frame = np.concatenate([ramp, 255 - ramp[..., :1]], axis=-1).astype(np.uint8)
     frame[:2, :2] = [255, 0, 200]
-    with film(tmp_path / "a.gif", 10) as add:
+    with video(tmp_path / "a.gif", 10) as add:
         add(frame)
         add(frame[::-1])
     back, _ = frames_of(tmp_path / "a.gif")
@@ -320,7 +321,7 @@ def test_a_movie_that_is_cut_off_leaves_the_former_file(tmp_path, square, kind, 
 
 
 def test_bad_input_is_named_before_anything_is_drawn(tmp_path, square, monkeypatch):
-    monkeypatch.setattr("flare_geo.viz.movie.draw", None)
+    monkeypatch.setattr("flare_geo.viz.movie.movie.panel", None)
     gif, x = tmp_path / "a.gif", square.pos[:, 0]
     with pytest.raises(ValueError, match=r"path must end in \.gif or \.mp4, got 'a\.avi'"):
         orbit(square, x, path=tmp_path / "a.avi")
@@ -338,7 +339,7 @@ def test_bad_input_is_named_before_anything_is_drawn(tmp_path, square, monkeypat
         animate(((square, x) for _ in range(2)), path=gif)
     with pytest.raises(ValueError, match="frame 1: values must have one row per point"):
         animate([(square, x), (square, x[:5])], path=gif)
-    with pytest.raises(ValueError, match=r"frame 0: expected \(mesh, values\) or .* got 4 parts"):
+    with pytest.raises(ValueError, match=r"frame 0: expected \(mesh, values\) or .* got 4 values"):
         animate([(square, x, x, x)], path=gif)
     with pytest.raises(ValueError, match=r"frame 0: displacement must be one vector .* or leave"):
         animate([(square, x)], path=gif, warp=2)
@@ -367,7 +368,7 @@ def test_a_broken_encoder_is_one_line_and_leaves_nothing(tmp_path):
     pytest.importorskip("imageio_ffmpeg")
 
     def write():
-        with film(tmp_path / "a.mp4", 1e-9) as add:  # slower than ffmpeg takes
+        with video(tmp_path / "a.mp4", 1e-9) as add:  # slower than ffmpeg takes
             for _ in range(100):
                 add(np.zeros((20, 30, 3), np.uint8))
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flare_geo.viz.raster import Canvas, discs, triangles, weights
+from flare_geo.viz.render.raster import Canvas, discs, triangles, weights
 
 SIZE = (60, 40)
 CENTRES = np.stack(np.meshgrid(np.arange(60) + 0.5, np.arange(40) + 0.5), axis=-1)  # [40, 60, 2]

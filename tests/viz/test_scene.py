@@ -8,8 +8,10 @@ import pytest
 
 from flare_geo.mesh import read_mesh
 from flare_geo.viz import plot_displacement, plot_field
-from flare_geo.viz.scene import Layer, carrying, draw, scene
-from flare_geo.viz.values import field_scale
+from flare_geo.viz.render.colors import field_scale
+from flare_geo.viz.render.painted import Painted
+from flare_geo.viz.render.scene import Layer, panel, scene
+from flare_geo.viz.render.surfaces import carrying
 
 pv = pytest.importorskip("pyvista")
 vtk = pytest.importorskip("vtkmodules.vtkCommonDataModel")
@@ -25,9 +27,13 @@ def one_cell(kind):
     return pv.UnstructuredGrid({kind: np.arange(count)[None]}, points)
 
 
+def drawn(ready, rows, association="point"):
+    return panel(ready, Painted(rows, association, field_scale(rows))).pixels()
+
+
 def picture(mesh, rows, association="point"):
     rows = np.asarray(rows, dtype=float)
-    return draw(scene(mesh, "iso", SIZE), rows, association, field_scale(rows))
+    return drawn(scene(mesh, "iso", SIZE), rows, association)
 
 
 @pytest.mark.parametrize("kind", [22, 23, 24, 25, 26, 27, 29])
@@ -77,7 +83,7 @@ def test_strips_and_polygons_are_surfaces():
     assert np.mean(off > 8) < 0.01
     corners = np.array([[0, 0, 0], [2, 0, 0], [2, 2, 0], [1, 0.5, 0], [0, 2.0, 0]])
     notched = pv.PolyData(corners, faces=[5, 0, 1, 2, 3, 4])
-    image = draw(scene(notched, "z", SIZE), np.zeros(5), "point", field_scale(np.zeros(5)))
+    image = drawn(scene(notched, "z", SIZE), np.zeros(5))
     height, width = image.shape[:2]
     assert image[height // 4, width // 2].min() == 255  # the notch is not filled
     assert image[height - 20, width // 2].min() < 200
@@ -87,7 +93,7 @@ def test_thin_meshes_and_lines_have_pictures():
     plate = pv.Box((0, 100, 0, 100, 0, 1e-3)).cast_to_unstructured_grid()
     assert np.mean(picture(plate, plate.points[:, 0]).min(axis=-1) < 250) > 0.2
     wire = pv.Line((0, 0, 0), (3, 0, 0), resolution=10)
-    image = draw(scene(wire, None, SIZE), wire.points[:, 0], "point", field_scale(np.arange(4.0)))
+    image = drawn(scene(wire, None, SIZE), wire.points[:, 0])
     assert np.sum(image.max(axis=-1).astype(int) - image.min(axis=-1) > 40) > 300
     for place in (0.0, 1e8):
         dot = pv.PolyData(np.full((1, 3), place))
@@ -106,7 +112,7 @@ def test_element_and_node_values_of_real_results():
         points = mesh.get_cell(parents[i]).points
         assert np.all(centre[i] >= points.min(axis=0) - 1e-9)
         assert np.all(centre[i] <= points.max(axis=0) + 1e-9)
-    shown = draw(ready, stress, "cell", field_scale(stress))
+    shown = drawn(ready, stress, "cell")
     assert len(np.unique(shown.reshape(-1, 3), axis=0)) > 50
 
 
@@ -116,8 +122,8 @@ def test_layers_are_drawn_in_mesh_coordinates():
     places = np.asarray(mark.points, dtype=float) + np.array([1e6, 0, 0])
     mark = carrying(mark, places, rows=np.ones(mark.n_points))
     ready = scene(box, "z", SIZE)
-    scale = field_scale(np.ones(1))
-    image = draw(ready, scale=scale, layers=[Layer(mark)], opacity=0.2)
+    layer = Layer(mark, field_scale(np.ones(1)))
+    image = panel(ready, layers=[layer], opacity=0.2).pixels()
     height, width = image.shape[:2]
     middle = image[height // 2, width // 2].astype(int)
     assert np.ptp(middle) > 40

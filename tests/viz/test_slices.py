@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from flare_geo.mesh import read_mesh, to_pyvista
-from flare_geo.viz import slices, theme
+from flare_geo.viz import slices
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.colors import field_scale
 from flare_geo.viz.slices import direction, plot_clip, plot_slice
-from flare_geo.viz.values import field_scale
 
 pv = pytest.importorskip("pyvista")
 MESHES = Path(__file__).parents[1] / "data" / "meshes"
@@ -25,23 +26,23 @@ def small(monkeypatch):
 def drawn(monkeypatch):
     """What each picture was made of: the mesh drawn, its values, the scale, and the panel."""
     seen = []
-    real_scene, real_draw, real_framed = slices.scene, slices.draw, slices.framed
+    real_scene, real_panel, real_picture = slices.scene, slices.panel, slices.picture
 
     def scene(mesh, *args, **kwargs):
         seen.append({"mesh": mesh})
         return real_scene(mesh, *args, **kwargs)
 
-    def draw(ready, rows=None, association="point", scale=None, **kwargs):
-        panel = real_draw(ready, rows, association, scale, **kwargs)
-        seen[-1] |= {"rows": rows, "association": association, "scale": scale, "panel": panel}
-        seen[-1] |= {"ready": ready, **kwargs}
-        return panel
+    def panel(ready, painted=None, **kwargs):
+        made = real_panel(ready, painted, **kwargs)
+        seen[-1] |= {"ready": ready, "panel": made.pixels(), **kwargs}
+        seen[-1] |= vars(painted) if painted else {}
+        return made
 
-    def framed(panel, **words):
+    def picture(panel, **words):
         seen[-1] |= words
-        return real_framed(panel, **words)
+        return real_picture(panel, **words)
 
-    for name, fake in (("scene", scene), ("draw", draw), ("framed", framed)):
+    for name, fake in (("scene", scene), ("panel", panel), ("picture", picture)):
         monkeypatch.setattr(slices, name, fake)
     return seen
 

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from flare_geo.mesh import read_mesh
-from flare_geo.viz import graphics, theme
-from flare_geo.viz import scene as scenes
-from flare_geo.viz.scene import Layer, carrying, draw, edges, outer, scene
-from flare_geo.viz.software import paint_by_software
-from flare_geo.viz.values import ColorScale, field_scale
+from flare_geo.viz.render import graphics, theme
+from flare_geo.viz.render import scene as scenes
+from flare_geo.viz.render.colors import ColorScale, field_scale
+from flare_geo.viz.render.painted import Painted
+from flare_geo.viz.render.scene import Layer, panel, scene
+from flare_geo.viz.render.software import paint_by_software
+from flare_geo.viz.render.surfaces import carrying, edges, outer
 
 pv = pytest.importorskip("pyvista")
 MESHES = Path(__file__).parents[1] / "data" / "meshes"
@@ -30,10 +32,14 @@ def gray(low, high):
     return ColorScale(low, high, matplotlib.colormaps["gray"])
 
 
+def drawn(ready, rows, association, scale, **options):
+    return panel(ready, Painted(rows, association, scale), **options).pixels()
+
+
 def test_the_outline_of_a_sphere_is_a_circle(software):
     ball = pv.Sphere(radius=1, theta_resolution=120, phi_resolution=120)
     ready = scene(ball, "iso", SIZE)
-    image = draw(ready)
+    image = panel(ready).pixels()
     height, width = image.shape[:2]
     y, x = np.mgrid[:height, :width] + 0.5
     off = np.hypot(x - width / 2, y - height / 2) * ready.frame.pixel
@@ -48,7 +54,7 @@ def test_the_depth_of_a_sphere_is_seen_in_its_field(software):
     ball = pv.Sphere(radius=1, theta_resolution=200, phi_resolution=200)
     ready = scene(ball, "z", SIZE)
     flat = replace(ready, frame=replace(ready.frame, flat=True))  # unlit
-    image = draw(flat, np.asarray(ball.points[:, 2], dtype=float), "point", gray(0, 1))
+    image = drawn(flat, np.asarray(ball.points[:, 2], dtype=float), "point", gray(0, 1))
     height, width = image.shape[:2]
     y, x = np.mgrid[:height, :width] + 0.5
     off = np.hypot(x - width / 2, y - height / 2) * ready.frame.pixel
@@ -62,7 +68,7 @@ def test_the_field_of_a_plane_is_linear_between_its_corners(software):
     sheet = pv.PolyData(corners, faces=[3, 0, 1, 2, 3, 0, 2, 3])
     field = 0.1 * corners[:, 0] + 0.2 * corners[:, 1]
     ready = scene(sheet, None, SIZE)
-    image = draw(ready, field, "point", gray(0, 1))
+    image = drawn(ready, field, "point", gray(0, 1))
     height, width = image.shape[:2]
     y, x = np.mgrid[:height, :width] + 0.5
     x, y = (x - width / 2) * ready.frame.pixel + 2, (height / 2 - y) * ready.frame.pixel + 1.5
@@ -76,7 +82,7 @@ def test_values_of_cells_and_values_that_are_missing(software):
     points = np.array([[0, 0, 0], [1, 0, 0], [2, 0, 0], [0, 1, 0], [1, 1, 0], [2, 1, 0]])
     sheet = pv.PolyData(points.astype(float), faces=[4, 0, 1, 4, 3, 4, 1, 2, 5, 4])
     ready = scene(sheet, None, SIZE)
-    image = draw(ready, np.array([0.25, np.nan]), "cell", gray(0, 1))
+    image = drawn(ready, np.array([0.25, np.nan]), "cell", gray(0, 1))
     height, width = image.shape[:2]
     assert set(image[height // 2, width // 4]) == {64}
     lost = np.round(255 * np.array(theme.import_matplotlib().colors.to_rgb(theme.NAN)))
@@ -91,11 +97,11 @@ def test_what_is_behind_is_hidden_and_what_is_clear_is_seen_through(software):
     z = np.asarray(both.cell_centers().points)[:, 2]
     ready = scene(both, "z", SIZE)
     flat = replace(ready, frame=replace(ready.frame, flat=True))
-    image = draw(flat, (z + 1) / 2, "cell", gray(-1, 1))
+    image = drawn(flat, (z + 1) / 2, "cell", gray(-1, 1))
     height, width = image.shape[:2]
     assert image[height // 2, width // 2, 0] == 255  # the one in front
     assert image[height // 8, width // 8, 0] == 128  # the one behind
-    half = draw(flat, (z + 1) / 2, "cell", gray(-1, 1), opacity=0.5)
+    half = drawn(flat, (z + 1) / 2, "cell", gray(-1, 1), opacity=0.5)
     expected = 0.5 * 255 + 0.5 * (0.5 * 128 + 0.5 * 255)  # over the ground, which is white
     assert abs(half[height // 2, width // 2, 0] - expected) <= 1
     assert abs(half[height // 8, width // 8, 0] - (0.5 * 128 + 0.5 * 255)) <= 1
@@ -104,7 +110,7 @@ def test_what_is_behind_is_hidden_and_what_is_clear_is_seen_through(software):
 def test_nothing_to_draw_is_white_paper(software):
     ready = scene(pv.Sphere(), None, SIZE)
     bare = replace(ready, outline=pv.PolyData())
-    assert draw(bare, opacity=0.0).min() == 255
+    assert panel(bare, opacity=0.0).pixels().min() == 255
 
 
 def sphere():
@@ -150,12 +156,12 @@ def gaps():
 def inside_of_a_solid():
     ball = pv.Sphere(radius=0.3, theta_resolution=20, phi_resolution=20)
     line = pv.Line((-0.4, -0.4, -0.4), (0.4, 0.4, 0.4), resolution=10)
-    layers = [
-        Layer(carrying(ball, rows=np.asarray(ball.points)[:, 0]), opacity=0.5),
-        Layer(carrying(line, rows=np.linspace(-0.3, 0.3, 11)), width=3.0),
-    ]
     scale = field_scale(np.array([-0.3, 0.3]))
-    return {"mesh": pv.Cube(), "scale": scale, "layers": layers, "opacity": 0.2}
+    layers = [
+        Layer(carrying(ball, rows=np.asarray(ball.points)[:, 0]), scale, opacity=0.5),
+        Layer(carrying(line, rows=np.linspace(-0.3, 0.3, 11)), scale, width=3.0),
+    ]
+    return {"mesh": pv.Cube(), "layers": layers, "opacity": 0.2}
 
 
 KINDS = [sphere, part, cells, sheet, cloud, curve, plain, gaps, inside_of_a_solid]
@@ -165,17 +171,18 @@ KINDS = [sphere, part, cells, sheet, cloud, curve, plain, gaps, inside_of_a_soli
 def test_pictures_are_those_of_vtk(kind, monkeypatch):
     if not graphics.can_draw():
         pytest.skip("the pictures of VTK are looked at here, and VTK cannot draw on this machine")
-    from flare_geo.viz.opengl import paint_by_vtk
+    from flare_geo.viz.render.opengl import paint_by_vtk
 
     options = kind()
     ready = scene(options.pop("mesh"), None, SIZE)
     if "values" in options:
-        options["values"] = np.asarray(options["values"], dtype=float)
-        options["scale"] = field_scale(options["values"])
+        rows = np.asarray(options.pop("values"), dtype=float)
+        association = options.pop("association", "point")
+        options["painted"] = Painted(rows, association, field_scale(rows))
     images = []
     for paint in (paint_by_vtk, paint_by_software):
         monkeypatch.setattr(scenes, "paint", paint)
-        images.append(draw(ready, **options).astype(int))
+        images.append(panel(ready, **options).pixels().astype(int))
     theirs, ours = images
     assert theirs.shape == ours.shape
     off = np.abs(ours - theirs).max(axis=-1)
@@ -202,5 +209,5 @@ def test_a_car_of_180_000_triangles_takes_seconds(software):
     assert ball.n_cells > 180_000
     ready = scene(ball, None, theme.FIELD_PANEL)
     start = time.process_time()  # other processes do not count
-    draw(ready, np.asarray(ball.points[:, 2], dtype=float), "point", gray(-1, 1))
+    drawn(ready, np.asarray(ball.points[:, 2], dtype=float), "point", gray(-1, 1))
     assert time.process_time() - start < 30  # 2 s where it was written

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from flare_geo.ops import spectrum
-from flare_geo.viz import spectra as module
-from flare_geo.viz import theme
-from flare_geo.viz.spectra import COLORS, effective_rank, plot_spectra
+from flare_geo.viz.charts import spectra as module
+from flare_geo.viz.charts.spectra import COLORS, effective_rank, plot_spectra
+from flare_geo.viz.render import theme
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from flare_geo.viz import theme
-from flare_geo.viz.page import exponent, extremes, number, scaled_label
-from flare_geo.viz.values import error_scale, field_scale, relative_l2
+from flare_geo.viz.compare import relative_l2
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.colors import error_scale, field_scale
+from flare_geo.viz.render.labels import exponent, extremes, number, scaled_label
 
 
 def test_fields_of_one_sign_are_sequential_from_end_to_end():

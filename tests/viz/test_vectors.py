@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from flare_geo.mesh import read_mesh
-from flare_geo.viz import theme, vectors
-from flare_geo.viz.scene import FIELD
+from flare_geo.viz import vectors
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.items import FIELD
 from flare_geo.viz.vectors import even_sample, plot_streamlines, plot_vectors, stream_lines
 
 pv = pytest.importorskip("pyvista")
@@ -22,18 +23,19 @@ def small(monkeypatch):
 @pytest.fixture
 def drawn(monkeypatch):
     seen = []
-    real_draw, real_framed = vectors.draw, vectors.framed
+    real_panel, real_picture = vectors.panel, vectors.picture
 
-    def draw(ready, **kwargs):
-        seen.append({"ready": ready, "panel": real_draw(ready, **kwargs), **kwargs})
-        return seen[-1]["panel"]
+    def panel(ready, **kwargs):
+        made = real_panel(ready, **kwargs)
+        seen.append({"ready": ready, "panel": made.pixels(), **kwargs})
+        return made
 
-    def framed(panel, **words):
+    def picture(panel, **words):
         seen[-1] |= words
-        return real_framed(panel, **words)
+        return real_picture(panel, **words)
 
-    monkeypatch.setattr(vectors, "draw", draw)
-    monkeypatch.setattr(vectors, "framed", framed)
+    monkeypatch.setattr(vectors, "panel", panel)
+    monkeypatch.setattr(vectors, "picture", picture)
     return seen
 
 

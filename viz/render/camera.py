@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flare_geo.viz import theme
+from flare_geo.viz.render import theme
 
 View = str | tuple[float, float, float] | None
 # Direction towards the eye and the direction that is up in the picture.

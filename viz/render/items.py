@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flare_geo.viz.camera import Frame
-from flare_geo.viz.values import Association, ColorScale
+from flare_geo.viz.render.camera import Frame
+from flare_geo.viz.render.colors import ColorScale
+from flare_geo.viz.render.painted import Association
 
 if TYPE_CHECKING:
     import pyvista as pv

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from flare_geo.viz import page as pages
-from flare_geo.viz import theme
+from flare_geo.viz.charts.axes import Chart
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.composition import check_output
 
 # Colours of Okabe and Ito, safe for colour-blind readers.
 COLORS = {"train": "#0072b2", "val": "#d55e00", "test": "#009e73", "": "#69707a"}
@@ -24,7 +25,8 @@ def plot_learning_curves(
     path: str | os.PathLike[str] | None = None,
     *,
     title: str | None = None,
-) -> np.ndarray:
+    axes: Any = None,
+) -> Any:
     """Draw losses and relative errors over epochs on a log axis, the learning rate below them.
 
     Args:
@@ -35,9 +37,10 @@ def plot_learning_curves(
             averaged. Without an "epoch" column (counted from 0) every value is an epoch.
         path: a `.png` file to write.
         title: one line above the picture.
+        axes: matplotlib axes to draw on instead: two, or one where there is no learning rate.
 
     Returns:
-        The picture, uint8 `[height, width, 3]`.
+        The picture, uint8 `[height, width, 3]`, or `axes` where they are given.
 
     Raises:
         FileNotFoundError: there is no such CSV file.
@@ -48,8 +51,7 @@ def plot_learning_curves(
 
         plot_learning_curves("runs/darcy/metrics.csv", "curves.png")
     """
-    if path is not None:
-        pages.checked_path(path, (".png",))
+    check_output(path, title, axes=axes)
     table = history if isinstance(history, Mapping) else read_metrics(history)
     found = curves(table)
     rates = {name: curve for name, curve in found.items() if name.startswith("lr")}
@@ -59,28 +61,25 @@ def plot_learning_curves(
             "history has nothing to draw: expected columns such as 'train/loss' or 'val/rel_l2' "
             f"with positive values, got {sorted(table)}"
         )
-    matplotlib = theme.import_matplotlib()
-    figure = matplotlib.figure.Figure(
-        figsize=(6.6, 4.3), dpi=theme.DPI, facecolor=theme.BACKGROUND, layout="constrained"
-    )
-    canvas = matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2 if rates else 1, 1, height_ratios=[5, 1] if rates else [1])
-    upper = figure.add_subplot(grid[0])
+    heights = [5, 1] if rates else [1]
+    chart = Chart((6.6, 4.3), len(heights), heights=heights, path=path, axes=axes)
+    ticker = theme.import_matplotlib().ticker
+    upper, lowest = chart.axes[0], chart.axes[-1]
     for name, curve in lines.items():
         _draw_line(upper, name, curve)
     upper.set_yscale("log")
-    plain = matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}")
+    plain = ticker.FuncFormatter(lambda value, _: f"{value:g}")
     low, high = upper.get_ylim()
     upper.yaxis.set_major_formatter(plain)
-    upper.yaxis.set_minor_formatter(plain if high < 10 * low else matplotlib.ticker.NullFormatter())
+    upper.yaxis.set_minor_formatter(plain if high < 10 * low else ticker.NullFormatter())
     _label_ends(upper, lines)
     if title:
         upper.set_title(
             title, loc="left", size=theme.TITLE_SIZE, weight="bold", color=theme.INK, pad=10
         )
-    axes = [upper]
     if rates:
-        lower = figure.add_subplot(grid[1], sharex=upper)
+        lower = lowest
+        lower.sharex(upper)
         for epochs, rate in rates.values():
             lower.plot(epochs, rate, color=theme.SOFT_INK, linewidth=1.2)
         peak = max(float(rate.max()) for _, rate in rates.values())
@@ -99,17 +98,10 @@ def plot_learning_curves(
         )
         lower.set_ylabel("learning\nrate", size=theme.SMALL_SIZE, color=theme.INK)
         upper.tick_params(labelbottom=False)
-        axes.append(lower)
-    for each in axes:
-        plain_axes(each)
-    axes[-1].set_xlabel("epoch", size=theme.LABEL_SIZE, color=theme.INK, family=theme.FONT)
-    axes[-1].set_xlim(0, 1.02 * max(float(epochs[-1]) for epochs, _ in found.values()))
-    axes[-1].xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(8, integer=True))
-    canvas.draw()
-    image = np.array(canvas.buffer_rgba())[..., :3]
-    if path is not None:
-        pages.write_png(image, path)
-    return image
+    chart.label(lowest, "epoch")
+    lowest.set_xlim(0, 1.02 * max(float(epochs[-1]) for epochs, _ in found.values()))
+    lowest.xaxis.set_major_locator(ticker.MaxNLocator(8, integer=True))
+    return chart.finished()
 
 
 def read_metrics(path: str | os.PathLike[str]) -> dict[str, list[float]]:
@@ -202,17 +194,3 @@ def _label_ends(axes: Any, lines: dict[str, Curve]) -> None:
             family=theme.FONT,
             annotation_clip=False,
         )
-
-
-def plain_axes(axes: Any) -> None:
-    """Axes as all plots here have them: left and lower line only, soft ink, a faint grid."""
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set(color=theme.SOFT_INK, linewidth=0.7)
-    axes.tick_params(which="both", color=theme.SOFT_INK, labelcolor=theme.INK)
-    axes.tick_params(
-        which="both", labelsize=theme.SMALL_SIZE, labelfontfamily=theme.FONT, width=0.6
-    )
-    axes.grid(axis="y", which="major", color="#e3e6ea", linewidth=0.6)
-    axes.set_axisbelow(True)

@@ -1,16 +1,24 @@
 """A mesh that turns, as one HTML page.
 
-The page is our own (`webgl.py`). pyvista's `export_html` was tried (0.49, trame-pyvista 0.2.3): it
-works offline and shows a colour bar, but needs 15 more packages (33 MB), tried to download from
-gitlab.kitware.com at its first export, puts a viewer of 1.05 MB into every page (measured with one
-triangle), and shows the one field that it was exported with.
+`viewer.html` is our own, in plain HTML and WebGL 2. pyvista's `export_html` was tried (0.49,
+trame-pyvista 0.2.3): it works offline and shows a colour bar, but needs 15 more packages (33 MB),
+tried to download from gitlab.kitware.com at its first export, puts a viewer of 1.05 MB into every
+page (measured with one triangle), and shows the one field that it was exported with.
+
+The title, the facts (JSON) and the buffers (base64 of zlib) take the places of `{{title}}`,
+`{{scene}}` and `{{blob}}`. The camera is parallel, as in the pictures: `R` holds the directions
+right, up and towards the eye as rows, lengths are in units of the longest side of the mesh's box.
+Under the cursor the mesh is drawn once more into one pixel whose bytes are the bits of the value
+and of the place, so the page reads what the shader had, not a colour.
 """
 
 import base64
 import html
 import json
 import os
+import re
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +26,25 @@ import numpy as np
 
 from flare_geo.files import write_aside
 from flare_geo.mesh import as_mesh
-from flare_geo.viz import page as pages
-from flare_geo.viz import theme
-from flare_geo.viz.buffers import buffers, packed
-from flare_geo.viz.camera import View
-from flare_geo.viz.compare import error_label, percent
-from flare_geo.viz.scene import scene
-from flare_geo.viz.values import (
-    Association,
-    ColorScale,
-    error_scale,
-    field_scale,
-    find_values,
-    magnitude,
-    per_row,
-    relative_l2,
+from flare_geo.viz.compare import compared
+from flare_geo.viz.html.buffers import buffers, packed
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.camera import View
+from flare_geo.viz.render.colors import ColorScale, field_scale
+from flare_geo.viz.render.composition import checked_path
+from flare_geo.viz.render.labels import (
+    error_label,
+    exponent,
+    extremes,
+    percent,
+    scaled_label,
+    split_label,
+    ticks,
 )
-from flare_geo.viz.webgl import PAGE
+from flare_geo.viz.render.painted import Painted, find_values, magnitude, per_row
+from flare_geo.viz.render.scene import scene
+
+PAGE = "viewer.html"
 
 
 def write_html(
@@ -76,7 +86,7 @@ def write_html(
 
         write_html(data, {"truth [Pa]": data.y, "prediction [Pa]": data.pred}, "case.html")
     """
-    target = pages.checked_path(path, (".html", ".htm"))
+    target = checked_path(path, (".html", ".htm"))
     text = html_page(mesh_or_data, fields, title=title, note=note, scales=scales, view=view)
     with write_aside(target) as aside:
         aside.write_text(text, encoding="utf-8")
@@ -120,29 +130,18 @@ def write_comparison_html(
         write_comparison_html(data, data.y, data.pred, "case.html", label="pressure [Pa]")
     """
     mesh = as_mesh(mesh_or_data)
-    right, _ = per_row(mesh, find_values(mesh_or_data, mesh, truth), "truth")
-    found, _ = per_row(mesh, find_values(mesh_or_data, mesh, prediction), "prediction")
-    if right.shape != found.shape:
-        raise ValueError(
-            f"truth and prediction must have the same shape, got {list(right.shape)} and "
-            f"{list(found.shape)}"
-        )
-    error, signed = magnitude(found - right), right.ndim == 1
-    relative = percent(relative_l2(right, found))
-    right, found = magnitude(right), magnitude(found)
-    scale = field_scale(right, also=found)
-    size = max(abs(scale.low), abs(scale.high))
+    both = compared(mesh_or_data, mesh, truth, prediction)
     names = [f"truth: {label}", f"prediction: {label}", f"{error_label(label)}"]
     names = [name.removesuffix(": ") for name in names]
-    scales = (scale, scale, error_scale(error, signed=signed, size=size))
-    heading = f"{title}, relative L2 {relative}" if title else f"relative L2 {relative}"
+    fields = dict(zip(names, (both.truth, both.prediction, both.error)))
+    relative = f"relative L2 {percent(both.relative_l2)}"
     return write_html(
         mesh,
-        dict(zip(names, (right, found, error))),
+        {name: field.rows for name, field in fields.items()},
         path,
-        title=heading,
+        title=f"{title}, {relative}" if title else relative,
         note=note,
-        scales=dict(zip(names, scales)),
+        scales={name: field.scale for name, field in fields.items()},
         view=view,
     )
 
@@ -164,15 +163,13 @@ def html_page(
     scales = scales or {}
     if strange := sorted(scales.keys() - fields.keys()):
         raise ValueError(f"scales: there is no field '{strange[0]}', only {sorted(fields)}")
-    rows: list[tuple[np.ndarray, Association]] = []
-    told = []
+    painted = {}
     for name, given in fields.items():
-        array, association = per_row(mesh, find_values(mesh_or_data, mesh, given), f"'{name}'")
-        array = magnitude(array)
-        rows.append((array, association))
-        told.append(_told(name, array, scales.get(name) or field_scale(array)))
+        rows, association = per_row(mesh, find_values(mesh_or_data, mesh, given), f"'{name}'")
+        rows = magnitude(rows)
+        painted[name] = Painted(rows, association, scales.get(name) or field_scale(rows))
     ready = scene(mesh, view, theme.FIELD_PANEL)
-    blocks, kind, low, high = buffers(ready, rows)
+    blocks, kind, low, high = buffers(ready, list(painted.values()))
     placed, blob = packed(blocks)
     longest = float((high - low).max()) or 1.0
     frame = ready.frame
@@ -185,7 +182,7 @@ def html_page(
         "count": len(blocks["index"]),
         "outlines": len(blocks["outline"]),
         "blocks": placed,
-        "fields": told,
+        "fields": [_facts(name, field) for name, field in painted.items()],
         "low": (low + ready.origin).tolist(),
         "high": (high + ready.origin).tolist(),
         "sides": ((high - low) / longest).tolist(),
@@ -200,30 +197,26 @@ def html_page(
     }
     text = json.dumps(facts, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     parts = {"title": html.escape(title or "flare_geo"), "scene": text, "blob": blob}
-    # Cut and joined, not replaced: a title may hold the mark of another part.
-    head, rest = PAGE.split("{{title}}")
-    middle_part, rest = rest.split("{{scene}}")
-    before, after = rest.split("{{blob}}")
-    return "".join(
-        [head, parts["title"], middle_part, parts["scene"], before, parts["blob"], after]
-    )
+    page = files(__package__).joinpath(PAGE).read_text(encoding="utf-8")
+    # In one pass: a title may hold the mark of another part.
+    return re.sub(r"\{\{(title|scene|blob)\}\}", lambda mark: parts[mark[1]], page)
 
 
-def _told(name: str, rows: np.ndarray, scale: ColorScale) -> dict[str, Any]:
-    """What the page says about one field."""
-    power = pages.exponent(max(abs(scale.low), abs(scale.high)))
-    short, unit = pages.split_label(name)
+def _facts(name: str, field: Painted) -> dict[str, Any]:
+    """What the page has to know about one field."""
+    scale = field.scale
+    short, unit = split_label(name)
     colors = np.round(255 * np.asarray(scale.cmap((np.arange(256) + 0.5) / 256)))
     width = scale.high - scale.low
     return {
         "name": short or "field",
         "unit": unit,
-        "bar": pages.scaled_label(name, power),
-        "spread": pages.extremes(rows, scale, name),
+        "bar": scaled_label(name, exponent(scale.size)),
+        "spread": extremes(field.rows, scale, name),
         "span": [scale.low, scale.high],
         "below": scale.below,
         "above": scale.above,
-        "ticks": [[(value - scale.low) / width, words] for value, words in pages.ticks(scale)],
+        "ticks": [[(value - scale.low) / width, words] for value, words in ticks(scale)],
         "map": base64.b64encode(colors.astype(np.uint8).tobytes()).decode(),
     }
 

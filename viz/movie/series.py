@@ -1,4 +1,4 @@
-"""The frames of a series: looked through once for what they share, then made ready one by one."""
+"""The frames of a series: surveyed once for what they share, then made ready one by one."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from flare_geo.mesh import as_mesh
-from flare_geo.viz.displacement import in_space, magnification, warp
-from flare_geo.viz.page import split_label
-from flare_geo.viz.scene import Scene, View, edges, fit, outer, scene
-from flare_geo.viz.values import Association, find_values, magnitude, per_row
+from flare_geo.viz.displacement import magnification, warp
+from flare_geo.viz.render.camera import View, fit
+from flare_geo.viz.render.labels import split_label
+from flare_geo.viz.render.painted import (
+    Association,
+    displacement_of,
+    find_values,
+    magnitude,
+    per_row,
+    steps_of,
+)
+from flare_geo.viz.render.scene import Scene, scene
+from flare_geo.viz.render.surfaces import outer, outline_of
 
 if TYPE_CHECKING:
     import pyvista as pv
@@ -19,7 +28,7 @@ SAMPLE = 2000  # values kept of each frame, besides its smallest and largest
 
 
 @dataclass(frozen=True)
-class Shot:
+class MovieFrame:
     """One frame: a mesh as it is drawn, what is painted on it, and its shape before."""
 
     mesh: "pv.DataSet"
@@ -37,11 +46,11 @@ class Survey:
     factor: float | None  # magnification
     pose: Scene  # of the largest frame, seen by a camera that sees all of them whole
 
-    def scenes(self, frames: Iterable[Any]) -> Iterator[tuple[Scene, Shot]]:
+    def scenes(self, frames: Iterable[Any]) -> Iterator[tuple[Scene, MovieFrame]]:
         """Make the frames ready, one after the other, before the one camera."""
         pose, last, ready = self.pose, None, self.pose
-        for shot in shots(frames, self.factor):
-            bare = shot.mesh.copy(deep=False)
+        for frame in checked_frames(frames, self.factor):
+            bare = frame.mesh.copy(deep=False)
             bare.clear_data()
             if last is None or bare != last:
                 x, y, z = pose.frame.towards.tolist()
@@ -57,7 +66,7 @@ class Survey:
                     outline=ready.outline if pose.outline.n_cells else pose.outline,
                 )
                 last = bare.copy()  # the caller may use one mesh for all frames
-            yield ready, shot
+            yield ready, frame
 
 
 def survey(
@@ -66,7 +75,7 @@ def survey(
     size: tuple[int, int],
     magnified: float | Literal["auto"] | None,
 ) -> Survey:
-    """Look through all frames; none is kept but the largest.
+    """Go through all frames once; only the largest is kept.
 
     Args:
         frames: as for `animate`; iterated once, twice if the magnification is to be found.
@@ -80,36 +89,34 @@ def survey(
     factor = None if magnified is None else _factor(frames, magnified)
     directions = _directions(view, size)
     count, most, outermost, sample = 0, None, [], []
-    for shot in shots(frames, factor):
+    for frame in checked_frames(frames, factor):
         count += 1
-        for part in (outer(shot.mesh), shot.ghost):
-            if part is not None and part.n_points:
-                points = np.asarray(part.points, dtype=float)
+        for seen in (outer(frame.mesh), frame.ghost):
+            if seen is not None and seen.n_points:
+                points = np.asarray(seen.points, dtype=float)
                 along = points @ directions.T  # [n, k]
                 outermost.append(points[[*along.argmin(axis=0), *along.argmax(axis=0)]])
-        if shot.rows is not None:
-            finite = shot.rows[np.isfinite(shot.rows)]
+        if frame.rows is not None:
+            finite = frame.rows[np.isfinite(frame.rows)]
             if finite.size:
                 stride = max(1, finite.size // SAMPLE)
                 sample += [finite[::stride], [finite.min(), finite.max()]]
-        if most is None or shot.mesh.n_points > most.n_points:
-            most = shot.mesh.copy() if factor is None else shot.mesh
+        if most is None or frame.mesh.n_points > most.n_points:
+            most = frame.mesh.copy() if factor is None else frame.mesh
     if most is None:
         raise ValueError("frames is empty: pass at least one (mesh, values)")
     pose = scene(most, view, size, also=np.concatenate(outermost))
     return Survey(count, np.concatenate([np.zeros(0), *sample]), factor, pose)
 
 
-def shots(frames: Iterable[Any], factor: float | None) -> Iterator[Shot]:
+def checked_frames(frames: Iterable[Any], factor: float | None) -> Iterator[MovieFrame]:
     """Check the frames one after the other, and deform them by `factor` unless it is None."""
     for mesh, rows, association, steps in _checked(frames, factor is not None):
         colored = None if rows is None else magnitude(rows)
         if steps is None or factor is None:
-            yield Shot(mesh, colored, association, None)
+            yield MovieFrame(mesh, colored, association, None)
             continue
-        ghost = edges(outer(mesh))
-        ghost = ghost if ghost.n_cells else mesh.outline()
-        yield Shot(warp(mesh, steps, factor), colored, association, ghost)
+        yield MovieFrame(warp(mesh, steps, factor), colored, association, outline_of(mesh))
 
 
 def captions(times: Sequence[float | str] | None, label: str, count: int) -> list[str]:
@@ -141,15 +148,15 @@ def _checked(
     frames: Iterable[Any], deformed: bool
 ) -> Iterator[tuple["pv.DataSet", np.ndarray | None, Association, np.ndarray | None]]:
     """Mesh, values, where they are, and displacement of each frame; errors say which frame."""
-    for number, frame in enumerate(frames):
-        parts = tuple(frame) if isinstance(frame, tuple | list) else (frame, None)
+    for number, given in enumerate(frames):
+        frame = tuple(given) if isinstance(given, tuple | list) else (given, None)
         try:
-            if len(parts) not in (2, 3):
+            if len(frame) not in (2, 3):
                 raise ValueError(
                     "expected (mesh, values) or (mesh, values, displacement), "
-                    f"got {len(parts)} parts"
+                    f"got {len(frame)} values"
                 )
-            data, values = parts[:2]
+            data, values = frame[:2]
             mesh = as_mesh(data)
             if not np.isfinite(mesh.points).all():
                 raise ValueError("points must be finite, some are not")
@@ -160,7 +167,7 @@ def _checked(
             if values is not None:
                 rows, association = per_row(mesh, values, "values")
             if deformed:
-                moved = rows if len(parts) == 2 else find_values(data, mesh, parts[2])
+                moved = rows if len(frame) == 2 else find_values(data, mesh, frame[2])
                 steps = _steps(mesh, moved)
         except (TypeError, ValueError) as error:
             raise type(error)(f"frame {number}: {error}") from None
@@ -171,14 +178,8 @@ def _steps(mesh: "pv.DataSet", displacement: Any) -> np.ndarray:
     """Displacement of every point, `[n, 3]`; zero where it is not finite."""
     if displacement is None:
         raise ValueError("there is no displacement: pass (mesh, values, displacement)")
-    steps, association = per_row(mesh, displacement, "displacement")
-    if association != "point" or steps.ndim != 2:
-        raise ValueError(
-            f"displacement must be one vector per point [{mesh.n_points}, 2|3], "
-            f"got {list(steps.shape)}: pass (mesh, values, displacement), or leave warp out"
-        )
-    steps = in_space(steps)
-    return np.where(np.isfinite(steps).all(axis=1, keepdims=True), steps, 0.0)
+    hint = ": pass (mesh, values, displacement), or leave warp out"
+    return steps_of(displacement_of(mesh, displacement, hint))
 
 
 def _factor(frames: Iterable[Any], magnified: float | Literal["auto"]) -> float:

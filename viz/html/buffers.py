@@ -1,20 +1,22 @@
-"""What the page of `interactive.py` draws, as arrays for the GPU of a browser."""
+"""What the page of `viewer.py` draws, as arrays for the GPU of a browser."""
 
 import base64
 import zlib
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from flare_geo.mesh.quiet import vtk_messages
-from flare_geo.viz import theme
-from flare_geo.viz.scene import Scene
-from flare_geo.viz.values import Association
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.painted import Painted
+from flare_geo.viz.render.scene import Scene
 
 LOST = 3e38  # stands for NaN in the page's buffers: GPUs need not know NaN
 
 
 def buffers(
-    ready: Scene, rows: list[tuple[np.ndarray, Association]]
+    ready: Scene, fields: Sequence[Painted]
 ) -> tuple[dict[str, np.ndarray], str, np.ndarray, np.ndarray]:
     """Arrays for the GPU, what they are, and the ends of the box in the scene's coordinates.
 
@@ -44,23 +46,23 @@ def buffers(
         corners = np.asarray(array(surface.GetVerts().GetConnectivityArray())).reshape(-1, 1)
     if kind != "lines":
         owner = np.arange(len(corners))
-    placed = Scene(surface, ready.outline, ready.frame, ready.ball, ready.origin)
+    placed = replace(ready, surface=surface)
     normal = np.zeros((surface.n_points, 3))
     if "Normals" in surface.point_data:
         normal = np.asarray(surface.point_data["Normals"], dtype=float)
-    apart = any(association == "cell" for _, association in rows)
+    apart = any(field.association == "cell" for field in fields)
     order = corners.reshape(-1) if apart else np.arange(surface.n_points)
     index = np.arange(len(order)) if apart else corners.reshape(-1)
     points = np.asarray(surface.points, dtype=float)[order]
     low, high = points.min(axis=0), points.max(axis=0)
 
     blocks: dict[str, np.ndarray] = {}
-    for number, (values, association) in enumerate(rows):
-        if association == "cell":
-            seen = values[placed.sources("cell")[first + owner]]
+    for number, field in enumerate(fields):
+        if field.association == "cell":
+            seen = field.rows[placed.sources("cell")[first + owner]]
             drawn = np.repeat(seen, corners.shape[1])
         else:
-            drawn = values[placed.sources("point")[order]]
+            drawn = field.rows[placed.sources("point")[order]]
         with np.errstate(over="ignore"):
             short = drawn.astype(np.float32)
         blocks[f"v{number}"] = np.where(np.abs(short) < 1e37, short, np.float32(LOST))

@@ -1,6 +1,6 @@
 """A mesh in front of a camera: what there is to see of it, and nothing else.
 
-The pixels are made by `painting.py`; text and colour bars are set beside them by `page.py`.
+The pixels are made by `painting.py`; text and colour bars are set beside them by `composition.py`.
 """
 
 from collections.abc import Sequence
@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flare_geo.viz import theme
-from flare_geo.viz.camera import Frame, View, fit
-from flare_geo.viz.items import FIELD, Eye, Item
-from flare_geo.viz.painting import paint
-from flare_geo.viz.values import Association, ColorScale
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.camera import Frame, View, fit
+from flare_geo.viz.render.colors import ColorScale
+from flare_geo.viz.render.items import FIELD, Eye, Item
+from flare_geo.viz.render.opengl import add_items
+from flare_geo.viz.render.painted import Association, Painted
+from flare_geo.viz.render.painting import paint
+from flare_geo.viz.render.surfaces import carrying, edges, outer, spacing
 
 if TYPE_CHECKING:
     import pyvista as pv
@@ -23,7 +26,7 @@ _POINT, _CELL = "flare_geo_point", "flare_geo_cell"
 
 @dataclass(frozen=True)
 class Scene:
-    """A mesh made ready once, to be painted with as many fields as wanted by `draw`."""
+    """A mesh made ready once, to be painted with as many fields as wanted by `panel`."""
 
     surface: "pv.PolyData"  # faces, lines or points; knows which point and cell it came from
     outline: "pv.PolyData"  # boundary and sharp edges, possibly none
@@ -44,9 +47,38 @@ class Layer:
     """Something drawn with a scene, in mesh coordinates: cuts, arrows, streamlines, levels."""
 
     mesh: "pv.PolyData"  # carries one number per point or cell as `FIELD`
+    scale: ColorScale | None = None  # how these numbers become colours; None draws it plain
     width: float = theme.CURVE_WIDTH  # of its lines, pixels
     opacity: float = 1.0
     show_edges: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """All that is seen in one panel, and the camera before it."""
+
+    items: list[Item]
+    eye: Eye
+
+    def pixels(self) -> np.ndarray:
+        """Render it off-screen, uint8 `[height, width, 3]`."""
+        n = theme.SAMPLES
+        image = paint(self.items, self.eye, n)  # [n height, n width, 3]
+        width, height = self.eye.frame.size
+        total = np.full((height, width, 3), n * n // 2, dtype=np.uint16)
+        for i in range(n):
+            for j in range(n):
+                total += image[i::n, j::n]
+        return (total // (n * n)).astype(np.uint8)
+
+    def add_to(self, plotter: "pv.Plotter", label: str = "") -> "pv.Plotter":
+        """Add it to a plotter of the caller, in mesh coordinates, with a colour bar.
+
+        Nothing is rendered. The camera of the plotter's active renderer becomes this one; the
+        lights and the background stay the plotter's.
+        """
+        add_items(plotter, self.items, self.eye, label=label or " ")
+        return plotter
 
 
 def scene(
@@ -104,44 +136,38 @@ def scene(
     return Scene(surface, outline, frame, 0.0, origin)
 
 
-def draw(
+def panel(
     ready: Scene,
-    values: np.ndarray | None = None,
-    association: Association = "point",
-    scale: ColorScale | None = None,
+    painted: Painted | None = None,
     *,
     show_edges: bool = False,
     ghost: "pv.PolyData | None" = None,
     layers: Sequence[Layer] = (),
     opacity: float = 1.0,
-) -> np.ndarray:
-    """Render one panel.
+) -> Panel:
+    """Put together all that is seen in one panel.
 
     Args:
         ready: from `scene`.
-        values: one number per point or cell of the mesh given to `scene`; None draws it plain.
-        association: what the rows of `values` are.
-        scale: how numbers become colours.
+        painted: the field on the mesh given to `scene`; None draws it plain.
         show_edges: draw the mesh lines.
         ghost: thin lines for comparison, such as the outline of the undeformed shape.
-        layers: more things to draw, coloured by `scale`.
+        layers: more things to draw.
         opacity: of the mesh itself; with 0 its outline alone is drawn.
-
-    Returns:
-        uint8 `[height, width, 3]`.
     """
-    frame, surface, n = ready.frame, ready.surface.copy(deep=False), theme.SAMPLES
+    frame, surface = ready.frame, ready.surface.copy(deep=False)
     curves = not ready.ball and surface.GetNumberOfPolys() == 0
     reach = max(surface.length, max(frame.size) * frame.pixel)
     lift = 1e-3 * reach * frame.towards
     items = []
     if opacity > 0:
         color: ColorScale | str = theme.SOLID
-        if values is not None and scale is not None:
+        association: Association = "point"
+        if painted is not None:
+            association, color = painted.association, painted.scale
             data = surface.point_data if association == "point" else surface.cell_data
-            data[FIELD], color = values[ready.sources(association)], scale
-        if curves:
-            # A casing, or curves of the middle colour are not seen.
+            data[FIELD] = painted.rows[ready.sources(association)]
+        if curves:  # without a casing those of the middle colour are not seen
             items.append(_casing(_moved(surface, -lift), theme.CURVE_WIDTH))
         items.append(
             Item(
@@ -165,7 +191,7 @@ def draw(
         items.append(
             Item(
                 moved,
-                scale or theme.SOLID,
+                layer.scale or theme.SOLID,
                 "point" if FIELD in moved.point_data else "cell",
                 lit=not flat,
                 opacity=layer.opacity,
@@ -179,85 +205,7 @@ def draw(
     if ghost is not None and ghost.n_cells:
         lifted = _moved(ghost, lift - ready.origin)
         items.append(Item(lifted, theme.UNDEFORMED, width=theme.OUTLINE_WIDTH))
-    image = paint(items, Eye(frame, ready.origin, reach), n)  # [n height, n width, 3]
-    width, height = frame.size
-    total = np.full((height, width, 3), n * n // 2, dtype=np.uint16)
-    for i in range(n):
-        for j in range(n):
-            total += image[i::n, j::n]
-    return (total // (n * n)).astype(np.uint8)
-
-
-def outer(mesh: "pv.DataSet") -> "pv.PolyData":
-    """The surface of a solid mesh; a surface as it is. Point and cell data are kept."""
-    pv = theme.import_pyvista()
-    if isinstance(mesh, pv.PolyData):
-        return mesh.triangulate() if mesh.n_strips else mesh
-    from vtkmodules.vtkFiltersGeometry import vtkDataSetSurfaceFilter  # pyvista renames its options
-
-    surface = vtkDataSetSurfaceFilter()
-    surface.SetInputData(mesh)
-    surface.Update()
-    return pv.wrap(surface.GetOutput())
-
-
-def edges(mesh: "pv.PolyData") -> "pv.PolyData":
-    """Boundary edges of a surface, and those between faces that meet at an angle.
-
-    None where they would cover the picture, as on a part made of voxels.
-    """
-    pv = theme.import_pyvista()
-    found = (
-        pv.PolyData(mesh.points, faces=mesh.faces)
-        .clean()
-        .extract_feature_edges(theme.FEATURE_ANGLE, non_manifold_edges=False, manifold_edges=False)
-    )
-    if found.n_cells == 0:
-        return found
-    ends = found.points[found.lines.reshape(-1, 3)[:, 1:]]  # [e, 2, 3]
-    length = float(np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1).sum())
-    return found if length <= theme.MOST_OUTLINE * mesh.length else pv.PolyData()
-
-
-def carrying(
-    mesh: "pv.DataSet",
-    points: np.ndarray | None = None,
-    *,
-    rows: np.ndarray | None = None,
-    association: Association = "point",
-) -> "pv.DataSet":
-    """A copy of a mesh in float64 without its arrays, but for `rows`, which it carries as `FIELD`.
-
-    Filters (slices, clips, contours) are run on it, so that they see nothing else and round
-    nothing. `mesh` itself is left alone.
-
-    Args:
-        mesh: any pyvista data set.
-        points: `[n, 3]` other places of its points.
-        rows: one number or vector per point or cell.
-        association: what the rows are.
-    """
-    pv = theme.import_pyvista()
-    points = np.asarray(mesh.points if points is None else points, dtype=float)
-    if not isinstance(mesh, pv.PolyData | pv.UnstructuredGrid | pv.StructuredGrid):
-        mesh = mesh.cast_to_unstructured_grid()  # points of an image or rectilinear grid are fixed
-    copy = mesh.copy(deep=False)
-    copy.clear_data()
-    copy.SetPoints(pv.vtk_points(points))  # `copy.points = ...` would move those of `mesh` too
-    if rows is not None:
-        (copy.point_data if association == "point" else copy.cell_data)[FIELD] = rows
-    return copy
-
-
-def spacing(points: np.ndarray) -> float:
-    """Distance to the nearest neighbour that three quarters of a sample of points do not exceed."""
-    from scipy.spatial import KDTree
-
-    if len(points) < 2:
-        return 1.0
-    sample = points[:: max(1, len(points) // 5000)]
-    distance, _ = KDTree(points).query(sample, k=2)
-    return float(np.quantile(distance[:, 1], 0.75))
+    return Panel(items, Eye(frame, ready.origin, reach))
 
 
 def _casing(mesh: "pv.PolyData", width: float) -> Item:

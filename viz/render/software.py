@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flare_geo.viz.items import Eye, Item
-from flare_geo.viz.raster import CHUNK, Canvas, Fragments
-from flare_geo.viz.shapes import Shape, shapes_of
+from flare_geo.viz.render.items import Eye, Item
+from flare_geo.viz.render.raster import CHUNK, Canvas, Fragments
+from flare_geo.viz.render.shapes import Shape, shapes_of
 
 BAND = 1 << 19  # pixels that are drawn at a time, so that memory does not grow with the picture
 

@@ -3,13 +3,14 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flare_geo.mesh.quiet import vtk_messages
-from flare_geo.viz import graphics, theme
-from flare_geo.viz.items import FIELD, Eye, Item
+from flare_geo.viz.render import graphics, theme
+from flare_geo.viz.render.items import FIELD, Eye, Item
 
 if TYPE_CHECKING:
     import pyvista as pv
@@ -19,24 +20,57 @@ def paint_by_vtk(items: Sequence[Item], eye: Eye, samples: int) -> np.ndarray:
     """Draw the items; arguments and result are those of `painting.paint`."""
     width, height = (samples * side for side in eye.frame.size)
     with offscreen_plotter((width, height)) as plotter:
-        for item in items:
-            plotter.add_mesh(
-                item.mesh,
-                show_scalar_bar=False,
-                copy_mesh=False,
-                specular=0.0,
-                lighting=item.lit,
-                opacity=item.opacity,
-                **_look(item, samples),
-            )
-        if any(item.opacity < 1 and item.mesh.GetNumberOfPolys() for item in items):
-            plotter.renderer.enable_depth_peeling(theme.PEELS)
-        plotter.camera.focal_point = eye.centre
-        plotter.camera.position = eye.centre + 2 * eye.reach * eye.frame.towards
-        plotter.camera.up = eye.frame.up
-        plotter.camera.parallel_scale = 0.5 * eye.frame.size[1] * eye.frame.pixel
-        plotter.renderer.reset_camera_clipping_range()
+        middle = replace(eye.frame, centre=eye.centre)  # OpenGL has seven digits: stay near zero
+        add_items(plotter, items, replace(eye, frame=middle, origin=np.zeros(3)), samples)
         return np.asarray(plotter.screenshot(None, return_img=True))[..., :3]
+
+
+def add_items(
+    plotter: "pv.Plotter",
+    items: Sequence[Item],
+    eye: Eye,
+    samples: int = 1,
+    *,
+    label: str | None = None,
+) -> None:
+    """Add the items to the active renderer of a plotter and set its camera; nothing is rendered.
+
+    Args:
+        plotter: any pyvista plotter.
+        items: the meshes of a picture.
+        eye: the camera; the items are moved by its origin.
+        samples: pixels of the plotter for each pixel of the finished picture, each way.
+        label: title of a colour bar; None adds none.
+    """
+    barred = label is None
+    bar: Any = {"title": label, "vertical": True, "color": theme.INK}
+    for item in items:
+        show_bar = not barred and not isinstance(item.paint, str)
+        barred = barred or show_bar
+        actor = plotter.add_mesh(
+            item.mesh,
+            show_scalar_bar=show_bar,
+            scalar_bar_args=bar,
+            copy_mesh=False,
+            specular=0.0,
+            lighting=item.lit,
+            opacity=item.opacity,
+            render=False,
+            **_look(item, samples),
+        )
+        actor.position = eye.origin
+    if any(item.opacity < 1 and item.mesh.GetNumberOfPolys() for item in items):
+        plotter.renderer.enable_depth_peeling(theme.PEELS)
+    centre = eye.frame.centre
+    plotter.renderer.enable_parallel_projection()
+    plotter.camera.focal_point = centre
+    distance = 2 * eye.reach
+    plotter.camera.position = centre + distance * eye.frame.towards
+    plotter.camera.up = eye.frame.up
+    plotter.camera.parallel_scale = 0.5 * eye.frame.size[1] * eye.frame.pixel
+    plotter.renderer.reset_camera_clipping_range()
+    if label is not None:  # room for what the caller adds
+        plotter.camera.clipping_range = (0.01 * distance, 2 * distance)
 
 
 @contextmanager

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flare_geo.mesh.quiet import vtk_messages
-from flare_geo.viz import theme
-from flare_geo.viz.items import FIELD, Eye, Item
-from flare_geo.viz.raster import Fragments, discs, triangles, weights
-from flare_geo.viz.values import ColorScale
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.colors import ColorScale
+from flare_geo.viz.render.items import FIELD, Eye, Item
+from flare_geo.viz.render.raster import Fragments, discs, triangles, weights
 
 if TYPE_CHECKING:
     import pyvista as pv

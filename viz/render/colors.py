@@ -1,19 +1,15 @@
-"""What is painted: one number per point or cell, and the colour scale that belongs to it."""
+"""Colour scales: how the numbers of a field, or of an error, become colours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flare_geo.mesh.fields import to_numpy
-from flare_geo.viz import theme
+from flare_geo.viz.render import theme
 
 if TYPE_CHECKING:
-    import pyvista as pv
     from matplotlib.colors import Colormap
-
-Association = Literal["point", "cell"]
 
 
 @dataclass(frozen=True)
@@ -29,70 +25,15 @@ class ColorScale:
     below: bool = False
     above: bool = False
 
+    @property
+    def size(self) -> float:
+        """The larger size of the two ends."""
+        return max(abs(self.low), abs(self.high))
+
     def rgb(self, value: float) -> np.ndarray:
         """Colour of one value, uint8 `[3]`."""
         share = min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
         return np.round(255 * np.asarray(self.cmap(share))[:3]).astype(np.uint8)
-
-
-def find_values(data: Any, mesh: "pv.DataSet", values: Any) -> Any:
-    """Resolve `values`: None is `data.y` or the mesh's active array, a string is a name.
-
-    Raises:
-        ValueError: a name that neither the `Data` nor the mesh has.
-    """
-    if values is None:
-        return getattr(data, "y", None) if data is not mesh else mesh.active_scalars
-    if not isinstance(values, str):
-        return values
-    if data is mesh:
-        if values in mesh.array_names:
-            return mesh[values]
-        names = mesh.array_names
-    else:
-        if getattr(data, values, None) is not None:
-            return getattr(data, values)
-        names = list(data.keys())
-    raise ValueError(f"values: there is no field '{values}', only {sorted(names)}")
-
-
-def per_row(mesh: "pv.DataSet", values: Any, name: str) -> tuple[np.ndarray, Association]:
-    """Check one field against the mesh it is painted on.
-
-    Returns:
-        float64 `[n]` or `[n, 2|3]` with every non-finite value turned to NaN, and whether its
-        rows are points or cells. Points win where the mesh has as many of both.
-
-    Raises:
-        ValueError: another number of rows, or columns that are neither a scalar nor a vector.
-    """
-    array = to_numpy(values, name).astype(np.float64)
-    if len(array) not in (mesh.n_points, mesh.n_cells):
-        raise ValueError(
-            f"{name} must have one row per point ({mesh.n_points}) or per cell ({mesh.n_cells}), "
-            f"got {len(array)}: are mesh and values of the same case?"
-        )
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim > 2 or (array.ndim == 2 and array.shape[1] not in (2, 3)):
-        raise ValueError(
-            f"{name} must be a scalar [n] or a vector [n, 2|3], got {list(array.shape)}: "
-            f"pass one column, such as {name}[:, 0]"
-        )
-    array = np.where(np.isfinite(array), array, np.nan)
-    return array, "point" if len(array) == mesh.n_points else "cell"
-
-
-def magnitude(array: np.ndarray) -> np.ndarray:
-    """Length of each row of `[n, d]`; a scalar field `[n]` is returned as it is, sign and all."""
-    return np.linalg.norm(array, axis=1) if array.ndim == 2 else array
-
-
-def relative_l2(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """||prediction - truth|| / ||truth|| over all rows and columns; NaN if any value is NaN."""
-    size = float(np.linalg.norm(truth))
-    error = float(np.linalg.norm(prediction - truth))
-    return error / size if size > 0 else (0.0 if error == 0 else float("inf"))
 
 
 def field_scale(
@@ -119,7 +60,7 @@ def field_scale(
         ValueError: `clim` is not two increasing finite numbers, or `cmap` is unknown.
     """
     low, high = _range(values) if clim is None else _checked(clim)
-    slack = 0.01 * (high - low)  # a prediction that grazes an end is no news
+    slack = 0.01 * (high - low)  # a prediction that grazes an end does not go beyond it
     seen = values if also is None else np.concatenate([values, also])
     seen = seen[np.isfinite(seen)]
     below = bool(np.any(seen < low - slack))

@@ -1,4 +1,4 @@
-"""Set panels, colour bars and text on one white page, and write it to a file.
+"""Compose panels, colour bars and texts into one white picture, and write it to a file.
 
 Panels are copied pixel by pixel, never resampled, so their colours are the ones VTK drew.
 """
@@ -6,23 +6,27 @@ Panels are copied pixel by pixel, never resampled, so their colours are the ones
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flare_geo.files import write_aside
-from flare_geo.viz import theme
-from flare_geo.viz.values import ColorScale
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.colors import ColorScale
+from flare_geo.viz.render.labels import exponent, scaled_label, ticks
+
+if TYPE_CHECKING:
+    from flare_geo.viz.render.scene import Panel
 
 BAR_WIDTH = 26  # pixels
-MARGIN = 50  # pixels around a page
+MARGIN = 50  # pixels around a picture
 LINE = 46  # pixels a line of text takes
 BAR_ROOM = 180  # pixels a bar takes with its numbers and label
 
 
 @dataclass
-class Page:
-    """A white page of `width` x `height` pixels; x to the right, y down, from the upper left."""
+class Composition:
+    """A white picture of `width` x `height` pixels; x to the right, y down, from the upper left."""
 
     width: int
     height: int
@@ -50,7 +54,7 @@ class Page:
         color: str = theme.INK,
         bold: bool = False,
     ) -> None:
-        """Write one line that starts at x, stands on y, and shrinks to end on the page."""
+        """Write one line that starts at x, stands on y, and shrinks to end within the picture."""
         size = min(size, (self.width - x) / (len(words) or 1) / _em(1.0))
         self._figure.text(
             x / self.width,
@@ -64,6 +68,11 @@ class Page:
             va="baseline",
             parse_math=False,
         )
+
+    def heading(self, title: str | None) -> None:
+        """Write the title in the upper left corner, where there is one."""
+        if title:
+            self.text(title, MARGIN, MARGIN + 20, size=theme.TITLE_SIZE, bold=True)
 
     def color_bar(self, scale: ColorScale, x: int, y: int, height: int, label: str) -> None:
         """Draw an upright colour bar with its upper left corner at (x, y); `label` has the unit."""
@@ -80,7 +89,7 @@ class Page:
             extend=ends[(scale.below, scale.above)],
             extendfrac=0.04,
         )
-        power = exponent(max(abs(scale.low), abs(scale.high)))
+        power = exponent(scale.size)
         marks = ticks(scale)
         bar.set_ticks([value for value, _ in marks], labels=[words for _, words in marks])
         bar.minorticks_off()
@@ -100,7 +109,7 @@ class Page:
         )
 
     def finished(self, note: str | None, path: str | os.PathLike[str] | None) -> np.ndarray:
-        """Set the note at the foot, write the page where wanted, and return it."""
+        """Set the note at the foot, write the picture where wanted, and return it."""
         if note:
             y = self.height - MARGIN // 2
             self.text(note, MARGIN, y, size=theme.SMALL_SIZE, color=theme.SOFT_INK)
@@ -110,76 +119,80 @@ class Page:
         return image
 
     def image(self) -> np.ndarray:
-        """Return the finished page, uint8 `[height, width, 3]`."""
+        """The finished picture, uint8 `[height, width, 3]`."""
         matplotlib = theme.import_matplotlib()
         canvas = matplotlib.backends.backend_agg.FigureCanvasAgg(self._figure)
         canvas.draw()
-        page = np.array(canvas.buffer_rgba())[: self.height, : self.width, :3]
+        image = np.array(canvas.buffer_rgba())[: self.height, : self.width, :3]
         for panel, x, y in self._panels:
-            page[y : y + panel.shape[0], x : x + panel.shape[1]] = panel
-        return page
+            image[y : y + panel.shape[0], x : x + panel.shape[1]] = panel
+        return image
 
 
-def ticks(scale: ColorScale) -> list[tuple[float, str]]:
-    """Round values on a colour bar and what stands there, without the bar's power of ten."""
-    power = exponent(max(abs(scale.low), abs(scale.high)))
-    locator = theme.import_matplotlib().ticker.MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10])
-    slack = 1e-9 * (scale.high - scale.low)
-    return [
-        (float(value), f"{value / 10.0**power:.6g}".replace("-", "\N{MINUS SIGN}"))
-        for value in locator.tick_values(scale.low, scale.high)
-        if scale.low - slack <= value <= scale.high + slack
-    ]
+def picture(
+    panel: "Panel",
+    *,
+    plotter: Any = None,
+    scale: ColorScale | None = None,
+    label: str = "",
+    title: str | None = None,
+    subtitle: str | None = None,
+    note: str | None = None,
+    path: str | os.PathLike[str] | None = None,
+) -> Any:
+    """The result of a function that draws one panel: a picture, or the caller's plotter.
+
+    Returns:
+        `framed` of the pixels, or with `plotter` that one, to which the panel was added.
+    """
+    if plotter is not None:
+        return panel.add_to(plotter, label)
+    return framed(
+        panel.pixels(),
+        scale=scale,
+        label=label,
+        title=title,
+        subtitle=subtitle,
+        note=note,
+        path=path,
+    )
+
+
+def framed(
+    panel: np.ndarray,
+    *,
+    scale: ColorScale | None = None,
+    label: str = "",
+    title: str | None = None,
+    subtitle: str | None = None,
+    note: str | None = None,
+    path: str | os.PathLike[str] | None = None,
+) -> np.ndarray:
+    """Compose one panel with its texts and colour bar, and write the picture where wanted.
+
+    Returns:
+        The picture, uint8 `[height, width, 3]`.
+    """
+    height, width = panel.shape[:2]
+    top = MARGIN + LINE * (bool(title) + bool(subtitle))
+    page = Composition(
+        width + 2 * MARGIN + (BAR_ROOM if scale else 0),
+        height + top + MARGIN + LINE * bool(note),
+    )
+    page.heading(title)
+    if subtitle:
+        y = MARGIN + 20 + LINE * bool(title)
+        page.text(subtitle, MARGIN, y, size=theme.SMALL_SIZE, color=theme.SOFT_INK)
+    page.panel(panel, MARGIN, top)
+    if scale is not None:
+        bar = min(height, 700)
+        page.color_bar(scale, MARGIN + width + 40, top + (height - bar) // 2, bar, label)
+    return page.finished(note, path)
 
 
 def _em(size: float) -> float:
     """Average width of a letter in pixels for type of `size` points."""
     return 0.6 * size * theme.DPI / 72
-
-
-def exponent(size: float) -> int:
-    """Power of ten, a multiple of three, that is taken out of numbers up to `size`; 0 if none."""
-    if not 0 < size < np.inf or 1e-2 <= size < 1e4:
-        return 0
-    return 3 * int(np.floor(np.log10(size) / 3))
-
-
-def split_label(label: str) -> tuple[str, str]:
-    """Part a label into name and unit, "" if it has none: "stress [Pa]" into "stress", "Pa"."""
-    if label.endswith("]") and "[" in label:
-        name, unit = label[:-1].rsplit("[", 1)
-        return name.rstrip(), unit
-    return label, ""
-
-
-def scaled_label(label: str, power: int) -> str:
-    """Name the power of ten in front of the unit: "p [Pa]" with 6 is "p [10⁶ Pa]"."""
-    if power == 0:
-        return label
-    name, unit = split_label(label)
-    digits = str.maketrans("-0123456789", "\N{SUPERSCRIPT MINUS}⁰¹²³⁴⁵⁶⁷⁸⁹")
-    ten = "10" + str(power).translate(digits)
-    return f"{name} [{ten}{f' {unit}' if unit not in ('', '-', '1') else ''}]".lstrip()
-
-
-def extremes(values: np.ndarray, scale: ColorScale, label: str = "") -> str:
-    """Say the true range of a field in the unit of its bar, and how many values are no numbers."""
-    finite = values[np.isfinite(values)]
-    missing = values.size - finite.size
-    words = [f"{missing} of {values.size} values are not finite"] if missing else []
-    if finite.size:
-        power = exponent(max(abs(scale.low), abs(scale.high)))
-        low, high = float(finite.min()) / 10.0**power, float(finite.max()) / 10.0**power
-        unit = split_label(scaled_label(label, power))[1]
-        spread = f"min {number(low, high)}    max {number(high, low)}"
-        words = [f"{spread} [{unit}]" if unit else spread, *words]
-    return "    ".join(words)
-
-
-def number(value: float, beside: float = 0.0) -> str:
-    """Four significant digits; a value lost in rounding beside another one is 0."""
-    value = 0.0 if abs(value) < 1e-6 * abs(beside) else value
-    return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
 
 
 def write_png(image: np.ndarray, path: str | os.PathLike[str]) -> None:
@@ -201,3 +214,27 @@ def checked_path(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> Pat
     if target.suffix.lower() not in suffixes:
         raise ValueError(f"path must end in {' or '.join(suffixes)}, got '{target.name}'")
     return target
+
+
+def check_output(
+    path: str | os.PathLike[str] | None,
+    title: str | None = None,
+    note: str | None = None,
+    *,
+    plotter: Any = None,
+    axes: Any = None,
+) -> None:
+    """Check where a picture shall go; done before any drawing.
+
+    Raises:
+        ValueError: `path` does not end in .png, or there are a title, a note or a path for a
+            plotter or axes of the caller, who titles and writes them.
+    """
+    if path is not None:
+        checked_path(path, (".png",))
+    name = "plotter" if plotter is not None else "axes"
+    if plotter is None and axes is None:
+        return
+    for what, given in (("path", path), ("title", title), ("note", note)):
+        if given is not None:
+            raise ValueError(f"{what} must be None with {name}: title and write what is yours")

@@ -9,19 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from flare_geo.mesh import as_mesh
-from flare_geo.viz import page as pages
-from flare_geo.viz import theme
-from flare_geo.viz.film import checked_film
-from flare_geo.viz.frames import captions, survey
-from flare_geo.viz.reel import caption, write_reel
-from flare_geo.viz.scene import Scene, View, draw, fit, scene
-from flare_geo.viz.values import (
-    Association,
-    field_scale,
-    find_values,
-    magnitude,
-    per_row,
-)
+from flare_geo.viz.movie.series import captions, survey
+from flare_geo.viz.movie.video import caption, checked_video, write_panels
+from flare_geo.viz.render import theme
+from flare_geo.viz.render.camera import View, fit
+from flare_geo.viz.render.colors import field_scale
+from flare_geo.viz.render.labels import extremes
+from flare_geo.viz.render.painted import Painted, painted
+from flare_geo.viz.render.scene import Scene, panel, scene
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -52,14 +47,9 @@ def orbit(
         mesh_or_data: a pyvista mesh or a PyG `Data`.
         values: as for `plot_field`.
         path: a `.gif` or `.mp4` file to write; an `.mp4` needs the extra `movie`.
-        label: quantity and unit, as in "pressure [Pa]".
-        seconds: one turn takes.
+        seconds: duration of one turn.
         fps: frames per second.
-        clim: (low, high) of the colour bar, in the unit of `values`.
-        cmap: matplotlib colour map; None chooses by quantity.
-        title: one line above the picture.
-        note: one small line below it, such as "generated data".
-        show_edges: draw the mesh lines.
+        label, clim, cmap, title, note, show_edges: as for `plot_field`.
         view: where the camera starts, as for `plot_field`; None is "iso". The axis is z, and y
             where the camera looks along z.
         size: most pixels of the mesh (width, height).
@@ -75,33 +65,25 @@ def orbit(
 
         orbit(data, data.pred, label="pressure [Pa]", path="car.gif")
     """
-    target = checked_film(path, fps)
+    target = checked_video(path, fps)
     if not 2 <= seconds * fps < 1e5:
         raise ValueError(
             f"seconds * fps must give 2 frames or more, got {seconds} s at {fps} per second"
         )
     mesh = as_mesh(mesh_or_data)
-    values = find_values(mesh_or_data, mesh, values)
-    rows, scale = None, None
-    association: Association = "point"
-    if values is not None:
-        rows, association = per_row(mesh, values, "values")
-        rows = magnitude(rows)
-        scale = field_scale(rows, clim=clim, cmap=cmap)
+    field = painted(mesh_or_data, mesh, values, clim=clim, cmap=cmap)
     ready = scene(mesh, "iso" if view is None else view, size)
-    subtitle = None if rows is None or scale is None else pages.extremes(rows, scale, label)
     count = round(seconds * fps)
     poses = _turn(ready, count, size)
-    panels = (draw(pose, rows, association, scale, show_edges=show_edges) for pose in poses)
-    write_reel(
+    write_panels(
         target,
         fps,
-        panels,
+        (panel(pose, field, show_edges=show_edges).pixels() for pose in poses),
         count,
-        scale=scale,
+        scale=field.scale if field else None,
         label=label,
         title=title,
-        subtitle=subtitle,
+        subtitle=extremes(field.rows, field.scale, label) if field else None,
         note=note,
     )
     return target
@@ -127,27 +109,23 @@ def animate(
     """Show a series: a field that changes in time, a part that grows layer by layer, a rollout.
 
     The camera stands still and sees all frames whole, and one colour is one value in all of them.
-    The frames are gone through more than once, first for their extents and limits, and never held
+    The frames are iterated more than once, first for their extents and limits, and never held
     together; so they may be a list, or an object that reads or computes one after the other each
-    time it is iterated, but no generator.
+    time it is iterated, but not a generator.
 
     Args:
         frames: each a pair (mesh or `Data`, values as for `plot_field`), or with `warp` also a
             triple (mesh or `Data`, values, displacement). The mesh may be another in every frame.
         path: a `.gif` or `.mp4` file to write; an `.mp4` needs the extra `movie`.
         label: quantity and unit, as in "displacement [mm]".
-        times: one number or text a frame, printed on it; None counts them.
+        times: one number or text per frame, printed on it; None counts them.
         time_label: what the numbers are, as in "time [s]" or "layer".
         fps: frames per second.
         warp: draw each frame deformed, x + warp u(x), with the undeformed outline; u are the
             displacements, or the values where there are none. "auto" chooses one magnification
             for all frames as `plot_displacement` does. It is printed on the movie.
         clim: (low, high) of the colour bar, in the unit of the values; None: of all frames.
-        cmap: matplotlib colour map; None chooses by quantity.
-        title: one line above the picture.
-        note: one small line below it, such as "generated data".
-        show_edges: draw the mesh lines.
-        view: as for `plot_field`.
+        cmap, title, note, show_edges, view: as for `plot_field`.
         size: most pixels of the mesh (width, height).
 
     Returns:
@@ -156,7 +134,7 @@ def animate(
     Raises:
         ValueError: no frames, or one of them (it is named) does not fit; wrong times, view,
             limits, `path` or `fps`.
-        TypeError: frames that can be gone through only once.
+        TypeError: frames that can be iterated only once.
         ImportError: pyvista, matplotlib or, for an `.mp4`, imageio-ffmpeg is missing.
 
     Example::
@@ -164,10 +142,10 @@ def animate(
         states = [(data, state) for state in rollout]
         animate(states, times=times, time_label="time [s]", label="T [K]", path="rollout.gif")
     """
-    target = checked_film(path, fps)
+    target = checked_video(path, fps)
     if iter(frames) is frames:
         raise TypeError(
-            f"frames are gone through twice, a {type(frames).__name__} can be only once: "
+            f"frames are iterated twice, a {type(frames).__name__} can be only once: "
             "pass list(frames)"
         )
     seen = survey(frames, view, size, warp)
@@ -175,21 +153,17 @@ def animate(
     scale = field_scale(seen.sample, clim=clim, cmap=cmap) if seen.sample.size else None
     subtitle = [] if seen.factor is None else [f"deformation × {seen.factor:g}"]
     if scale is not None:
-        subtitle.append(pages.extremes(seen.sample, scale, label))
+        subtitle.append(extremes(seen.sample, scale, label))
 
     def panels() -> Iterator[np.ndarray]:
-        for (ready, shot), words in zip(seen.scenes(frames), said, strict=True):
-            panel = draw(
-                ready,
-                shot.rows,
-                shot.association,
-                scale,
-                show_edges=show_edges,
-                ghost=shot.ghost,
-            )
-            yield np.concatenate([caption(words, panel.shape[1]), panel])
+        for (ready, frame), words in zip(seen.scenes(frames), said, strict=True):
+            field = None
+            if frame.rows is not None and scale is not None:
+                field = Painted(frame.rows, frame.association, scale)
+            drawn = panel(ready, field, show_edges=show_edges, ghost=frame.ghost).pixels()
+            yield np.concatenate([caption(words, drawn.shape[1]), drawn])
 
-    write_reel(
+    write_panels(
         target,
         fps,
         panels(),

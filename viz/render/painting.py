@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flare_geo.viz import graphics
-from flare_geo.viz.items import Eye, Item
-from flare_geo.viz.opengl import paint_by_vtk
-from flare_geo.viz.software import paint_by_software
+from flare_geo.viz.render import graphics
+from flare_geo.viz.render.items import Eye, Item
+from flare_geo.viz.render.opengl import paint_by_vtk
+from flare_geo.viz.render.software import paint_by_software
 
 
 def paint(items: Sequence[Item], eye: Eye, samples: int) -> np.ndarray:

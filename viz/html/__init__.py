@@ -1,0 +1,1 @@
+"""Meshes that turn in a browser, each page one file."""

@@ -1,0 +1,1 @@
+"""Movies of meshes, written as GIF or MP4."""
