@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from flare_geo.nn.mixer import head_width, layout_of
 from flare_geo.nn.mlp import FourierFeatures, gelu_mlp
 from flare_geo.nn.model import PointModel
-from flare_geo.nn.super_nodes import choose_points
-from flare_geo.nn.upt import checked_dim, queries_layout
+from flare_geo.nn.models.super_nodes import choose_points
+from flare_geo.nn.models.upt import checked_dim, queries_layout
 from flare_geo.ops import Layout, pairwise_attention
 
 
@@ -39,8 +39,8 @@ class AnchorUPT(PointModel):
     super nodes, and the exchange between surface and volume are not there.
 
     Args:
-        in_channels: input channels of a point.
-        out_channels: output channels of a point.
+        in_channels: input channels per point.
+        out_channels: output channels per point.
         hidden_channels: width C, divisible by `heads`.
         num_layers: number of blocks.
         heads: number of heads, of width D = C / H, at least 2 `dim`.
@@ -80,9 +80,7 @@ class AnchorUPT(PointModel):
         max_frequency: float = 100.0,
         seed: int = 0,
     ) -> None:
-        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(in_channels, out_channels)
-        self.config = arguments
         self.dim = checked_dim(dim, in_channels)
         self.num_anchors, self.seed = num_anchors, seed
         channels, wide = hidden_channels, int(mlp_ratio * hidden_channels)

@@ -6,8 +6,9 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from flare_geo.nn.cross_attention import CrossBlock, CrossDecode, CrossEncode
-from flare_geo.nn.encode_process_decode import BareBlock, latent_block, process
+from flare_geo.nn.attention import CrossBlock, CrossDecode, CrossEncode
+from flare_geo.nn.block import BareBlock
+from flare_geo.nn.latent_blocks import latent_block, process
 from flare_geo.nn.mixer import SumMixer, layout_of
 from flare_geo.nn.mlp import Init, ResidualMLP, reset_linears
 from flare_geo.nn.model import BlockModel
@@ -31,8 +32,8 @@ class PerceiverIO(BlockModel):
     both), and the output queries are the embedded points.
 
     Args:
-        in_channels: input channels of a point.
-        out_channels: output channels of a point.
+        in_channels: input channels per point.
+        out_channels: output channels per point.
         hidden_channels: width C, divisible by `heads`.
         num_layers: blocks on the latents.
         heads: number of heads.
@@ -66,9 +67,7 @@ class PerceiverIO(BlockModel):
         io_layers: int = 2,
         init: Init = "paper",
     ) -> None:
-        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(in_channels, out_channels)
-        self.config = arguments
         channels = hidden_channels
         self.embed = ResidualMLP(in_channels, channels, channels, io_layers, input_residual=False)
         mixer = LatentTransformer(channels, num_layers, heads, num_latents, mlp_ratio, cross_attn)
