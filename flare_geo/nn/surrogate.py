@@ -70,6 +70,7 @@ class Surrogate(nn.Module):
         - **returns** `[N, out]` in physical units
 
     Example:
+        >>> from flare_geo.nn import Flare
         >>> inputs = [Field("pos", "x", "m"), Field("pos", "y", "m")]
         >>> surrogate = Surrogate(Flare(2, 1), inputs, [Field("y", "pressure", "Pa")])
         >>> surrogate(Data(pos=torch.rand(500, 2))).shape
@@ -299,6 +300,7 @@ class Surrogate(nn.Module):
             cloud, whatever its size.
 
         Example:
+            >>> from flare_geo.nn import Flare
             >>> inputs = [Field("pos", "x", "m"), Field("pos", "y", "m")]
             >>> surrogate = Surrogate(Flare(2, 1), inputs, [Field("y", "pressure", "Pa")])
             >>> states = surrogate.encode(Data(pos=torch.rand(500, 2)))

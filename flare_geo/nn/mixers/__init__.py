@@ -86,12 +86,12 @@ def refuse_unused(mixer: str, options: Mapping[str, Any], usual: Mapping[str, An
         ValueError: if there is no such mixer, or an option has another value than the usual one.
     """
     _check(mixer)
-    for name, value in usual.items():
-        if options[name] != value:
-            raise ValueError(
-                f"{name} is for the mixers {', '.join(FLARE)}, got mixer '{mixer}': leave it out; "
-                "what a mixer takes goes into mixer_args"
-            )
+    given = [f"{name}={options[name]}" for name, value in usual.items() if options[name] != value]
+    if given:
+        raise ValueError(
+            f"{', '.join(given)}: without effect beside mixer '{mixer}', only {' and '.join(FLARE)} "
+            "have such options; leave them out, or put what the mixer takes into mixer_args"
+        )
 
 
 def _check(name: str) -> None:

@@ -82,7 +82,7 @@ class FlarePlusPlusPure(SumMixer):
         Y_h = \mathrm{softmax}_m(s\, K_h Q_h^\top)\, Z_h
 
     Two softmaxes over the points, one after the other: O(N C (C + M)) time, states of H M (D + 1)
-    numbers a cloud. PhysicsNeMo's state dict can be loaded as it is. There is no dropout.
+    numbers per cloud. PhysicsNeMo's state dict can be loaded as it is. There is no dropout.
 
     Args:
         channels: width C.

@@ -30,10 +30,10 @@ class AnchorUPT(PointModel):
 
     A is a subset of the points of the cloud, which attend to themselves; every other point attends
     to them, and to no other, so that any number of points can be answered after the anchors, in
-    any portions. R rotates pairs of channels by angles linear in the position (rotary embedding):
-    scores depend on differences of positions alone. Cost O(A^2 C) for the anchors, O(A C) an
-    answer. The choice of anchors depends on the order of the points, and they meet pair by pair: it
-    shards over points only once they are known.
+    chunks of any size. R rotates pairs of channels by angles linear in the position (rotary
+    embedding): scores depend on differences of positions alone. Cost O(A^2 C) for the anchors,
+    O(A C) per answer. The choice of anchors depends on the order of the points, and they interact
+    pair by pair: it shards over points only once they are known.
 
     Built from the paper's description of its physics branch; the geometry branch, which is UPT's
     super nodes, and the exchange between surface and volume are not there.

@@ -27,8 +27,8 @@ class GNOT(BlockModel):
         h &\leftarrow h + \mathrm{LA}(\mathrm{LN}\,h, \mathrm{LN}\,h), \qquad
         f \leftarrow h + \mathrm{LN} \textstyle\sum_e g_e E^2_e(h)
 
-    LA is :class:`flare_geo.nn.mixers.gnot.GNOTAttention`, p a learned vector. The points meet in
-    two sums a block: O(N C D) a block, it streams and shards.
+    LA is :class:`flare_geo.nn.mixers.gnot.GNOTAttention`, p a learned vector. The points interact
+    through two sums per block: O(N C D) per block, it streams and shards.
 
     As in the reference, every block begins again from :math:`X_0` and carries f, of which only keys
     and values are taken; in the original the query stream is carried and f stays as it is.

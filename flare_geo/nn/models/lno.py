@@ -1,4 +1,4 @@
-"""LNO: the points of a cloud meet in learned modes."""
+"""LNO: the points of a cloud interact through learned modes."""
 
 from collections.abc import Sequence
 
@@ -23,11 +23,11 @@ class LNO(BlockModel):
         y = \mathrm{MLP}_y(\mathrm{softmax}_m(A)\, z)
 
     One score map A `[N, M]`, without heads, serves both ways between the points and the M modes;
-    the blocks are a pre-norm transformer on the modes. Cost O(N C (C + M)) and O(M^2 C) a block.
-    The points meet in one sum: it streams and shards.
+    the blocks are a pre-norm transformer on the modes. Cost O(N C (C + M)) and O(M^2 C) per
+    block. The points interact through one sum: it streams and shards.
 
     As in the reference: x is both the place and the function observed there, the attention of the
-    blocks is softmax attention, and time is no input of its own.
+    blocks is softmax attention, and time is not a separate input.
 
     Args:
         in_channels: input channels per point.

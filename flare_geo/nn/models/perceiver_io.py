@@ -24,9 +24,9 @@ class PerceiverIO(BlockModel):
         z \leftarrow \mathrm{blocks}(z), \quad
         y = \mathrm{MLP}(\mathrm{LN}\,\mathrm{Attn}(\mathrm{LN}\,h, \mathrm{LN}\,z))
 
-    M learned queries read the points, the points read the latents. Cost O(N M C) and O(M^2 C) a
-    block. The points meet in one sum, or with `cross_attn` in one more a block: it streams and
-    shards.
+    M learned queries read the points, the points read the latents. Cost O(N M C) and O(M^2 C)
+    per block. The points interact through one sum, with `cross_attn` through one more per block: it
+    streams and shards.
 
     As in the reference, the two cross attentions have neither residual nor MLP (the paper has
     both), and the output queries are the embedded points.
@@ -152,7 +152,7 @@ class LatentTransformer(SumMixer):
     def decode(
         self, x: Tensor, states: Sequence[State], ptr: Tensor | Layout | None = None
     ) -> Tensor:
-        """What each point reads off the latents of its cloud."""
+        """What each point reads from the latents of its cloud."""
         z = self._latents(states)
         if not self.cross_attn:
             z = process(self.blocks, z)

@@ -30,13 +30,13 @@ class SequenceClassifier(nn.Module):
         \ell = \mathrm{MLP}\Big(\frac1N \sum_n \mathrm{norm}(h_n)\Big)
 
     As in the `"Long Range Arena" <https://arxiv.org/abs/2011.04006>`_. With `pair` a case has two
-    documents a and b, which meet at the end only: the MLP gets :math:`[a, b, a \cdot b, a - b]` of
-    their means.
+    documents a and b, which interact at the end only: the MLP gets
+    :math:`[a, b, a \cdot b, a - b]` of their means.
 
     Args:
-        num_tokens: how many different tokens there are.
-        num_classes: how many classes there are.
-        max_length: most tokens of a sequence, for learned positions.
+        num_tokens: number of different tokens.
+        num_classes: number of classes.
+        max_length: largest number of tokens of a sequence, for learned positions.
         hidden_channels: width C, divisible by `heads`.
         num_layers: number of blocks.
         heads: number H of heads.
@@ -45,7 +45,7 @@ class SequenceClassifier(nn.Module):
         mixer_args: further arguments of the mixer, for ``"flare"`` those that :class:`Flare` has
             for it: `kv_layers`, `scale`, `gating` and so on.
         positions: ``"learned"``, or ``"sinusoidal"`` as in `"Attention Is All You Need"
-            <https://arxiv.org/abs/1706.03762>`_, which knows no longest sequence.
+            <https://arxiv.org/abs/1706.03762>`_, which has no longest sequence.
         pair: whether a case is two documents.
         ffn_layers: inner layers of the feed-forward MLPs.
         ffn_channels: hidden width of the feed-forward MLPs; C if None.

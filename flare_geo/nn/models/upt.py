@@ -24,7 +24,8 @@ class UPT(PointModel):
 
     Cost O(N C^2 + S N + S^2 C) for N points and S super nodes, and O(M C) an answer. The choice of
     the super nodes depends on the order of the points, and the nearest of the whole cloud must be
-    known: it neither streams nor shards. Once encoded, it answers anywhere, in any portions.
+    known: it neither streams nor shards. Once encoded, it answers anywhere, in chunks of any
+    size.
 
     Built from the paper; its sizes are options here. Waves have octaves of frequencies in place of
     the transformer's, for standardised positions, and the decoder has one cross attention.
