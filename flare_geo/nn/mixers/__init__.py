@@ -89,8 +89,8 @@ def refuse_unused(mixer: str, options: Mapping[str, Any], usual: Mapping[str, An
     given = [f"{name}={options[name]}" for name, value in usual.items() if options[name] != value]
     if given:
         raise ValueError(
-            f"{', '.join(given)}: without effect beside mixer '{mixer}', only {' and '.join(FLARE)} "
-            "have such options; leave them out, or put what the mixer takes into mixer_args"
+            f"{', '.join(given)}: without effect beside mixer '{mixer}', for {' and '.join(FLARE)} "
+            "only; leave them out, or put what the mixer takes into mixer_args"
         )
 
 
