@@ -53,7 +53,10 @@ MODELS: dict[str, dict[str, Any]] = {  # of width 32, in the skeleton of their o
     "AnchorUPT": {"num_layers": 2, "num_anchors": 64},
 }
 POINTS = {"third_order": 64}  # N^3: fewer points, in training and in the test
-LEFT_OUT = {"transolver_conv2d": "needs a grid: the points of the cells are on none"}
+LEFT_OUT = {
+    "transolver_conv2d": "needs a grid: the points of the cells are on none",
+    "flare_causal": "is for sequences: the points of the cells have no order",
+}
 NOTES = {
     "third_order": "64 points a cell, in training and in the test: O(N^3)",
     "ema": "depends on the order of the points, which is random here",
@@ -81,7 +84,9 @@ class Run(NamedTuple):
         words += ["--seed", str(self.seed), "--accelerator", "cpu"]
         words += [] if epochs is None else ["--epochs", str(epochs), "--val_every", str(epochs)]
         words += [] if self.points is None else ["--data.num_points", str(self.points)]
-        if self.name in MIXERS:
+        if self.name == "flare":
+            words += ["--model.num_latents", "32", "--model.kv_layers", "1"]
+        elif self.name in MIXERS:
             given = ARGUMENTS.get(self.name)
             words += ["--model.mixer", self.name]
             words += [] if given is None else ["--model.mixer_args", json.dumps(given)]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from flare_geo.nn import Flare
-from flare_geo.nn.official import RENAMES
+from flare_geo.nn.flare.official import RENAMES
 
 HERE = Path(__file__).parent / "data" / "golden"
 FOLDER = Path(os.environ.get("FLARE_GEO_GOLDEN") or HERE)

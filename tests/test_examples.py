@@ -7,7 +7,12 @@ import pytest
 
 from flare_geo.nn import MIXERS
 
-ELSEWHERE = {"flare", "flare_plus_plus_pure"}  # in a module of another name
+ELSEWHERE = {
+    "flare",
+    "flare_causal",
+    "softmax",
+    "flare_plus_plus_pure",
+}  # modules of other names
 MODULES = [
     "flare_geo.ops.causal_flare",
     "flare_geo.ops.flare",
@@ -16,19 +21,18 @@ MODULES = [
     "flare_geo.ops.segment",
     "flare_geo.ops.spectrum",
     "flare_geo.nn.mlp",
-    "flare_geo.nn.flare_conv",
-    "flare_geo.nn.block",
-    "flare_geo.nn.flare",
+    "flare_geo.nn.attention",
+    "flare_geo.nn.flare.conv",
+    "flare_geo.nn.flare.causal",
+    "flare_geo.nn.flare.block",
+    "flare_geo.nn.flare.model",
     "flare_geo.nn.scaler",
-    "flare_geo.nn.sequence",
     "flare_geo.nn.surrogate",
     "flare_geo.nn.explain",
-    "flare_geo.nn.anchor",
-    "flare_geo.nn.gnot",
-    "flare_geo.nn.lno",
-    "flare_geo.nn.perceiver_io",
-    "flare_geo.nn.transolver",
-    "flare_geo.nn.upt",
+    *(
+        f"flare_geo.nn.models.{name}"
+        for name in ("anchor", "gnot", "lno", "perceiver_io", "sequence", "transolver", "upt")
+    ),
     "flare_geo.ops.convolution",
     "flare_geo.ops.pairwise",
     "flare_geo.ops.third_order",

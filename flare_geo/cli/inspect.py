@@ -13,7 +13,7 @@ from flare_geo.cli.run import Which, open_checkpoint, open_data, source_of
 from flare_geo.files import write_aside
 from flare_geo.mesh import add_fields, to_pyvista, write_mesh
 from flare_geo.nn import Surrogate
-from flare_geo.nn.explain import Mixer, mixer_of, mixers, modes_in_use, suggest_num_latents
+from flare_geo.nn.explain import Routing, head_of, modes_in_use, routings, suggest_num_latents
 from flare_geo.ops.spectrum import (
     decode_weights,
     effective_rank,
@@ -94,8 +94,8 @@ def inspect(
     surrogate, checkpoint = open_checkpoint(run, checkpoint)
     surrogate.to(choose_device(device))
     subject = _case_of(run, split, case, data) if mesh is None else _mesh_of(surrogate, mesh)
-    found = mixers(surrogate, subject.case)
-    one = mixer_of(found, block, head)
+    found = routings(surrogate, subject.case)
+    one = head_of(found, block, head)
     block, head = block % len(found), head % found[block].q.shape[0]
     eigenvalues = [mixing_spectrum(q, k, scale=scale).cpu() for q, k, scale in found]
     summary = _summary(eigenvalues, tolerance) | {
@@ -183,7 +183,7 @@ class HeadFields(NamedTuple):
     eigenvalues: list[float]  # of the modes after the constant one
 
 
-def _fields(subject: Subject, one: Mixer, count: int) -> HeadFields:
+def _fields(subject: Subject, one: Routing, count: int) -> HeadFields:
     q, k, scale = one
     decode = decode_weights(q, k, scale=scale)[:, 0]  # [N, M]
     share = decode.mean(dim=0)

@@ -45,8 +45,8 @@ def shard_points(model: nn.Module, group: dist.ProcessGroup | None = None) -> No
     modules: list[Any] = list(model.modules())
     # What lies inside a mixer sees whole sums, the same on all ranks.
     inside = {id(part) for m in modules if hasattr(m, "join") for part in [*m.modules()][1:]}
-    blocks = [m for m in modules if hasattr(type(m), "sums") and id(m) not in inside]
-    mixers = [block.sums for block in blocks]  # says what cannot be cut
+    blocks = [m for m in modules if hasattr(type(m), "sum_mixer") and id(m) not in inside]
+    mixers = [block.sum_mixer for block in blocks]  # says what cannot be cut
     mixers = mixers or [m for m in modules if hasattr(m, "join")]
     if not mixers:
         raise ValueError(

@@ -6,9 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flare_geo.nn.block import FlareBlock
-from flare_geo.nn.flare_conv import FlareConv
-from flare_geo.nn.mlp import ResidualMLP
+from flare_geo.nn.block import Block
 
 
 def compile_blocks(
@@ -24,24 +22,23 @@ def compile_blocks(
         RuntimeError: if there is no compiler; says what to do.
     """
     blocks = list(blocks)
-    if options or not _take_cpp(blocks):
+    with_cpp = [] if options or not _in_float32_on_a_cpu(blocks) else _with_cpp(blocks)
+    if len(with_cpp) < len(blocks):
         for block in blocks:
             block.compile(dynamic=dynamic, **options)
         return
     from flare_geo.ops import cpp
 
     cpp.library()
-    for module in (m for block in blocks for m in block.modules()):
-        if isinstance(module, (FlareConv, ResidualMLP)):
-            module.backend = "cpp"
+    for block in with_cpp:
+        block.take_cpp()
 
 
-def _take_cpp(blocks: list[nn.Module]) -> bool:
+def _with_cpp(blocks: list[nn.Module]) -> list[Block]:
+    return [block for block in blocks if isinstance(block, Block) and block.has_cpp]
+
+
+def _in_float32_on_a_cpu(blocks: list[nn.Module]) -> bool:
     weights = [parameter for block in blocks for parameter in block.parameters()]
-    if any(w.device.type != "cpu" or w.dtype != torch.float32 for w in weights):
-        return False
-    from flare_geo.ops import cpp
-
-    convs = [block.conv if isinstance(block, FlareBlock) else None for block in blocks]
-    widths = {conv.q.shape[-1] if isinstance(conv, FlareConv) else 0 for conv in convs}
-    return widths <= set(cpp.WIDTHS) and not torch.is_autocast_enabled("cpu")
+    plain = all(w.device.type == "cpu" and w.dtype == torch.float32 for w in weights)
+    return plain and not torch.is_autocast_enabled("cpu")

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from flare_geo.nn.flare_conv import FlareConv
+from flare_geo.nn.flare.conv import FlareConv
 from flare_geo.nn.surrogate import Surrogate
 from flare_geo.ops import Layout
 from flare_geo.ops.spectrum import decode_weights, encode_weights, mixing_spectrum
 
 
-class Mixer(NamedTuple):
-    """What a FlareConv mixed one cloud with: `q [H, M, D]`, `k [N, H, D]`, the scale of scores."""
+class Routing(NamedTuple):
+    """How a FlareConv routed one cloud: `q [H, M, D]`, `k [N, H, D]`, the scale of the scores."""
 
     q: Tensor
     k: Tensor
@@ -37,32 +37,32 @@ class LatentWeights(NamedTuple):
 
 
 @torch.no_grad()
-def mixers(model: nn.Module, *inputs: Any) -> list[Mixer]:
-    """Run the model on one cloud and keep what each of its FlareConv layers mixed with.
+def routings(model: nn.Module, *inputs: Any) -> list[Routing]:
+    """Run the model on one cloud and keep how each of its FlareConv layers routed it.
 
     The model runs in evaluation mode and is left as it was.
 
     Args:
         model: a :class:`Surrogate`, a :class:`Flare`, or any module with FlareConv layers in it.
-        inputs: what it is called with: a `Data` for a surrogate (of any device), else as the model
-            wants it, such as `x [N, in_channels]`.
+        inputs: what it is called with: a `Data` for a surrogate (on any device), else what the
+            model takes, such as `x [N, in_channels]`.
 
     Returns:
-        One mixer a call of a layer, in the order of the calls; with query and key norms applied.
+        One per call of a layer, in the order of the calls; query and key norms are applied.
 
     Raises:
         ValueError: the model has no FlareConv, or the input holds several clouds.
 
     Example:
         >>> from flare_geo.nn import Flare
-        >>> q, k, scale = mixers(Flare(2, 1), torch.randn(500, 2))[0]
+        >>> q, k, scale = routings(Flare(2, 1), torch.randn(500, 2))[0]
         >>> q.shape, k.shape
         (torch.Size([8, 64, 8]), torch.Size([500, 8, 8]))
     """
     layers = [m for m in model.modules() if isinstance(m, FlareConv)]
     if not layers:
         raise ValueError(f"the {type(model).__name__} has no FlareConv in it to look at")
-    found: list[Mixer] = []
+    found: list[Routing] = []
     look = partial(_look, found)
     hooks = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in layers]
     training = {m: m.training for m in model.modules()}
@@ -77,8 +77,8 @@ def mixers(model: nn.Module, *inputs: Any) -> list[Mixer]:
     return found
 
 
-def mixer_of(found: list[Mixer], block: int, head: int) -> Mixer:
-    """One head of one of the mixers, with its axis of length 1 kept; both may count from the end.
+def head_of(found: list[Routing], block: int, head: int) -> Routing:
+    """One head of one of them, with its axis of length 1 kept; both may count from the end.
 
     Raises:
         ValueError: there is no such block or head.
@@ -88,20 +88,20 @@ def mixer_of(found: list[Mixer], block: int, head: int) -> Mixer:
             raise ValueError(f"{name} must be 0 to {size - 1}, got {index}")
     q, k, scale = found[block]
     at = head % len(q)
-    return Mixer(q[at : at + 1], k[:, at : at + 1], scale)
+    return Routing(q[at : at + 1], k[:, at : at + 1], scale)
 
 
 def latent_weights(model: nn.Module, *inputs: Any, block: int = -1, head: int = 0) -> LatentWeights:
     """Where each latent of one head looks, and where its message goes.
 
     Args:
-        model: see :func:`mixers`.
-        inputs: see :func:`mixers`.
+        model: see :func:`routings`.
+        inputs: see :func:`routings`.
         block: which FlareConv, from 0; -1 is the last.
         head: which of its heads.
 
     Raises:
-        ValueError: there is no such block or head; or as :func:`mixers`.
+        ValueError: there is no such block or head; or as :func:`routings`.
 
     Example:
         >>> from flare_geo.nn import Flare
@@ -109,17 +109,17 @@ def latent_weights(model: nn.Module, *inputs: Any, block: int = -1, head: int = 
         >>> encode.shape, decode.shape
         (torch.Size([64, 500]), torch.Size([500, 64]))
     """
-    q, k, scale = mixer_of(mixers(model, *inputs), block, head)
+    q, k, scale = head_of(routings(model, *inputs), block, head)
     encode, decode = encode_weights(q, k, scale=scale), decode_weights(q, k, scale=scale)
     return LatentWeights(encode[0], decode[:, 0])
 
 
 def spectra(model: nn.Module, *inputs: Any) -> list[Tensor]:
-    """Eigenvalues of every mixing operator, one tensor `[H, M]` a block, descending.
+    """Eigenvalues of every mixing operator, one tensor `[H, M]` per block, descending.
 
-    See :func:`flare_geo.ops.spectrum.mixing_spectrum`; arguments as :func:`mixers`.
+    See :func:`flare_geo.ops.spectrum.mixing_spectrum`; arguments as :func:`routings`.
     """
-    return [mixing_spectrum(q, k, scale=scale) for q, k, scale in mixers(model, *inputs)]
+    return [mixing_spectrum(q, k, scale=scale) for q, k, scale in routings(model, *inputs)]
 
 
 def modes_in_use(eigenvalues: Tensor, tolerance: float = 0.01) -> Tensor:
@@ -144,7 +144,7 @@ def suggest_num_latents(spectra: Iterable[Tensor], tolerance: float = 0.01) -> i
         tolerance: eigenvalue, between 0 and 1, below which a mode does not count.
 
     Raises:
-        ValueError: no spectrum, or a tolerance out of its range.
+        ValueError: there is no spectrum, or the tolerance is out of its range.
 
     Example:
         >>> suggest_num_latents([torch.logspace(0, -6, 64)[None]])
@@ -161,7 +161,7 @@ def suggest_num_latents(spectra: Iterable[Tensor], tolerance: float = 0.01) -> i
 
 
 def _look(
-    found: list[Mixer], layer: FlareConv, args: tuple[Any, ...], kwargs: dict[str, Any]
+    found: list[Routing], layer: FlareConv, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     given = dict(zip(("x", "ptr", "batch"), args)) | kwargs
     ptr, batch = given.get("ptr"), given.get("batch")
@@ -173,4 +173,4 @@ def _look(
     if clouds != 1:
         raise ValueError(f"expected one cloud, got a batch of {clouds}: pass one case of it")
     q, k = layer.routing(given["x"])
-    found.append(Mixer(q.detach()[0] if q.ndim == 4 else q.detach(), k.detach(), layer.scale))
+    found.append(Routing(q.detach()[0] if q.ndim == 4 else q.detach(), k.detach(), layer.scale))

@@ -1,11 +1,10 @@
-"""Mixers whose points meet only in sums over a cloud: they can be cut anywhere and joined exactly.
+"""Mixers whose points interact only through reductions over a cloud: chunks of it merge exactly.
 
-A mixer is a module `forward(x, ptr=None, pos=None) -> x` in which the points of each cloud meet.
+A mixer is a module `forward(x, ptr=None, pos=None) -> x`; in it the points of each cloud interact.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -19,22 +18,24 @@ class SumMixer(nn.Module):
         s_1 = \sum_n f_1(x_n), \qquad s_2 = \sum_n f_2(x_n, s_1), \qquad \dots \qquad
         y_n = g(x_n, s_1, s_2, \dots)
 
-    where a sum is over the points of a cloud, plain or divided by another one (a softmax over
-    points). So the points can come chunk by chunk (`flare_geo.nn.streaming`) or be spread over
-    ranks (`flare_geo.distributed`), and `g` answers at points that no sum has seen.
+    where each sum is over the points of a cloud, plain or divided by another sum (a softmax over
+    points). So the points can come chunk by chunk (`flare_geo.nn.streaming`) or be sharded over
+    ranks (`flare_geo.distributed`), and `g` answers at points that were in no sum.
 
-    A subclass says `in_channels`, `merges`, :meth:`encode` and :meth:`decode`; one that would
+    A subclass defines `in_channels`, `merges`, :meth:`encode` and :meth:`decode`; one that would
     compute something twice that way has a :meth:`forward` of its own, which calls :meth:`joined`
     on each state.
     """
 
-    merges: ClassVar[tuple[Merge, ...]]
-    """How the states of parts are joined, one function a sum: their number is that of the sums."""
-
     in_channels: int
 
     join: Callable[[Merge, State], State] | None = None
-    """Handed in where the points of a cloud are spread: joins a state with those of the others."""
+    """Set where a cloud is sharded: merges the state of this rank with those of the others."""
+
+    @property
+    @abstractmethod
+    def merges(self) -> tuple[Merge, ...]:
+        """One merge function per reduction, in order."""
 
     @abstractmethod
     def encode(
@@ -62,7 +63,7 @@ class SumMixer(nn.Module):
         return self.decode(x, states, layout)
 
     def joined(self, state: State, index: int = 0) -> State:
-        """The state of whole clouds, from that of the points which are here."""
+        """The state of whole clouds, from the state of the points on this rank."""
         return state if self.join is None else self.join(self.merges[index], state)
 
 
@@ -86,10 +87,10 @@ def layout_of(
 
 
 def head_width(channels: int, heads: int) -> int:
-    """Width D of each of the heads.
+    """Width D per head.
 
     Raises:
-        ValueError: if the channels cannot be shared out evenly.
+        ValueError: if the channels are not divisible by the heads.
     """
     if heads < 1 or channels % heads:
         raise ValueError(f"channels must be divisible by heads, got {channels} and {heads}")

@@ -1,4 +1,4 @@
-"""The residual MLP of FLARE: keys, values, feed-forward, embedding and head are all made of it."""
+"""The residual MLP of FLARE: keys, values, feed-forward, embedding and head are made of it."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,20 +7,21 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from flare_geo.ops.dispatch import takes
 from flare_geo.ops.residual_mlp import ACTIVATIONS, Activation, residual_mlps
 
 Init = Literal["paper", "default"]
 
 
 class ResidualMLP(nn.Module):
-    r"""A chain of residual layers, from `"FLARE" <https://arxiv.org/abs/2508.12594>`_.
+    r"""Linears with skips, from `"FLARE" <https://arxiv.org/abs/2508.12594>`_.
 
     .. math::
         h_0 = \sigma(W_{in} x) + [x], \qquad
         h_{j+1} = h_j + \sigma(W_j h_j), \qquad
         y = W_{out} h_L + [h_L]
 
-    The bracketed residuals are there when asked for and when the widths on both sides agree.
+    The bracketed skips are there when asked for and when the widths on both sides agree.
 
     Args:
         in_channels: width of x.
@@ -30,11 +31,15 @@ class ResidualMLP(nn.Module):
         act: activation, the paper's is the tanh form of GELU.
         input_residual: whether x is added to the first layer.
         output_residual: whether h is added to the last layer.
-        backend: ``"cpp"`` for the C++ kernels on a CPU, see
+        backend: ``"auto"``, or ``"cpp"`` for the C++ kernels alone, see
             :func:`flare_geo.ops.residual_mlps`.
 
     Shapes:
         - **x:** `[..., in_channels]`; **returns** `[..., out_channels]`
+
+    Raises:
+        ValueError: if there is no such activation, depth or backend; in :meth:`forward`, if
+            ``"cpp"`` cannot compute such a call.
 
     Example:
         >>> ResidualMLP(64, num_layers=3)(torch.randn(500, 64)).shape
@@ -58,12 +63,15 @@ class ResidualMLP(nn.Module):
             raise ValueError(f"act must be one of {', '.join(ACTIVATIONS)}, got '{act}'")
         if num_layers < -1:
             raise ValueError(f"num_layers must be -1 (one linear) or more, got {num_layers}")
+        if backend not in ("auto", "cpp"):
+            raise ValueError(f"backend must be 'auto' or 'cpp', got '{backend}'")
         out_channels = in_channels if out_channels is None else out_channels
         hidden_channels = out_channels if hidden_channels is None else hidden_channels
         if num_layers == -1:
             hidden_channels = in_channels
         self.act: Activation = act
         self.backend = backend
+        self.prefers_cpp = backend == "cpp"
         self.input_residual = input_residual and in_channels == hidden_channels
         self.output_residual = output_residual and hidden_channels == out_channels
         self.layers = nn.ModuleList()
@@ -77,14 +85,20 @@ class ResidualMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in_channels]` to `[..., out_channels]`."""
-        if _can_be_fused([self], x):
-            return apply_together([self], x.flatten(0, -2))[0].view_as(x)
+        if kernels := _kernels([self], x):
+            return _fused([self], x.flatten(0, -2), kernels)[0].view_as(x)
+        if self.backend == "cpp":
+            raise ValueError(_refusal(self, x))
         x = self.hidden(x)
         y: Tensor = self.lin_out(x)
         return y + x if self.output_residual else y
 
+    def take_cpp(self) -> None:
+        """Take the C++ kernels where they fit a call, plain PyTorch elsewhere."""
+        self.prefers_cpp = True
+
     def hidden(self, x: Tensor) -> Tensor:
-        """What the last layer gets: `[..., in_channels]` to `[..., hidden_channels]`."""
+        """The input of the last layer: `[..., in_channels]` to `[..., hidden_channels]`."""
         act = ACTIVATIONS[self.act]
         for j, layer in enumerate(self.layers):
             h = act(layer(x))
@@ -97,8 +111,8 @@ class ResidualMLP(nn.Module):
         return cast(list[nn.Linear], [*self.layers, self.lin_out])
 
     @property
-    def is_chain(self) -> bool:
-        """Whether all widths are one and both residuals are there: the fused kernel's case."""
+    def has_one_width(self) -> bool:
+        """Whether all widths are one and both outer skips are there: what fused kernels compute."""
         return (
             len(self.layers) > 0
             and self.input_residual
@@ -110,34 +124,53 @@ class ResidualMLP(nn.Module):
 
 
 def apply_together(mlps: Sequence[ResidualMLP], x: Tensor) -> tuple[Tensor, ...]:
-    """Several residual MLPs on the same points, by one kernel where they are chains of one kind.
+    """Several residual MLPs on the same points, by one kernel where they are of one kind.
 
     Shapes:
         - **x:** `[N, C]`; **returns** one `[N, C_out]` each
     """
-    if not _can_be_fused(mlps, x):
-        return tuple(mlp(x) for mlp in mlps)
-    weights, biases = weights_and_biases(mlps)
-    return residual_mlps(x, weights, biases, act=mlps[0].act, backend=mlps[0].backend)
+    if kernels := _kernels(mlps, x):
+        return _fused(mlps, x, kernels)
+    return tuple(mlp(x) for mlp in mlps)
 
 
 def weights_and_biases(
     mlps: Sequence[ResidualMLP],
 ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-    """What :func:`flare_geo.ops.residual_mlps` takes of MLPs that are chains."""
+    """What :func:`flare_geo.ops.residual_mlps` takes of MLPs with :attr:`has_one_width`."""
     weights = [[linear.weight for linear in mlp.linears] for mlp in mlps]
     return weights, [[linear.bias for linear in mlp.linears] for mlp in mlps]
 
 
-def _can_be_fused(mlps: Sequence[ResidualMLP], x: Tensor) -> bool:
-    if not (x.is_cuda or mlps[0].backend == "cpp"):
-        return False
+def _kernels(mlps: Sequence[ResidualMLP], x: Tensor) -> str | None:
+    """The backend that computes all these MLPs at once; None for plain PyTorch."""
+    first = mlps[0]
+    if not (x.is_cuda or first.prefers_cpp):
+        return None
     alike = len({(len(mlp.layers), mlp.act, mlp.backend) for mlp in mlps}) == 1
-    return alike and all(mlp.is_chain and not has_hooks(mlp) for mlp in mlps)
+    if not alike or not all(mlp.has_one_width and not has_hooks(mlp) for mlp in mlps):
+        return None
+    if first.prefers_cpp and takes("residual_mlps", "cpp", x, first.act):
+        return "cpp"
+    return "auto" if x.is_cuda and first.backend == "auto" else None
+
+
+def _fused(mlps: Sequence[ResidualMLP], x: Tensor, backend: str) -> tuple[Tensor, ...]:
+    weights, biases = weights_and_biases(mlps)
+    return residual_mlps(x, weights, biases, act=mlps[0].act, backend=backend)
+
+
+def _refusal(mlp: ResidualMLP, x: Tensor) -> str:
+    widths = [mlp.linears[0].in_features, *(linear.out_features for linear in mlp.linears)]
+    return (
+        "backend 'cpp' computes MLPs with one width, a multiple of 16, with both outer skips and "
+        "gelu_tanh or silu, in float32 on the CPU, without autocast or hooks inside; got widths "
+        f"{widths}, act '{mlp.act}', x {x.dtype} on {x.device}; use 'auto'"
+    )
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody wants to see or change what passes between the layers."""
+    """Whether a hook, here or below, sees or changes what passes between layers."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
@@ -176,8 +209,8 @@ def reset_linears(module: nn.Module, init: Init) -> None:
 class FourierFeatures(nn.Module):
     r"""Appends :math:`\sin(2^k \pi x), \cos(2^k \pi x)`, k = 0..K-1, to the channels of x.
 
-    Coordinates alone are too smooth a start for fields with sharp gradients; see `"Fourier Features
-    Let Networks Learn High Frequency Functions" <https://arxiv.org/abs/2006.10739>`_.
+    From coordinates alone a network learns sharp gradients slowly; see `"Fourier Features Let
+    Networks Learn High Frequency Functions" <https://arxiv.org/abs/2006.10739>`_.
 
     Args:
         num_frequencies: number K of octaves; 0 leaves x as it is.

@@ -1,17 +1,20 @@
 """What a surrogate can hold and `flare-geo train` can train."""
 
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from flare_geo.arguments import remembers_arguments
 from flare_geo.nn.compile import compile_blocks
 from flare_geo.nn.mixer import layout_of
 from flare_geo.ops import Layout
 
 
+@remembers_arguments
 class PointModel(nn.Module):
     """A model from point features to point features; subclass it to train your own from a YAML.
 
@@ -23,12 +26,17 @@ class PointModel(nn.Module):
         - **returns** `[N, out_channels]`
     """
 
-    config: dict[str, Any] | None = None
-    """Constructor arguments, for `config.json`."""
+    config: dict[str, Any]
+    """The arguments of the constructor, for `config.json`; remembered for every subclass."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """A fresh model from the arguments that a checkpoint of this or an older revision kept."""
+        return cls(**config)
 
     def forward(
         self, x: Tensor, ptr: Tensor | Layout | None = None, batch: Tensor | None = None
@@ -38,12 +46,12 @@ class PointModel(nn.Module):
 
 
 class BlockModel(PointModel):
-    """An embedding, blocks, a head: :meth:`begin` and :meth:`end` are pointwise, and points meet
-    in the mixers of the blocks alone. A subclass fills `blocks`.
+    """An embedding, blocks, a head: :meth:`begin` and :meth:`end` are pointwise, points interact
+    only in the mixers of the blocks. A subclass fills `blocks`.
     """
 
     blocks: nn.ModuleList
-    """Of :class:`flare_geo.nn.block.Block`."""
+    """Each is a :class:`flare_geo.nn.block.Block`."""
 
     num_passes = 1
     """How many times the points go through all blocks."""

@@ -142,7 +142,7 @@ class _Sweeps:
     ) -> None:
         self.model, self.read, self.make_place, self.progress = model, read, make_place, progress
         self.blocks = [block for block in model.sequence if isinstance(block, Block)]
-        self.mixers = [block.sums for block in self.blocks]
+        self.mixers = [block.sum_mixer for block in self.blocks]
         weight = next(model.parameters())
         self.device, self.total, self.swept = weight.device, 0, 0
         points = ptr.num_points if isinstance(ptr, Layout) else int(ptr[-1])

@@ -10,31 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from flare_geo.nn.anchor import AnchorUPT
+from flare_geo.arguments import as_json
 from flare_geo.nn.checkpoint import load_weights, read_checkpoint, write_checkpoint
 from flare_geo.nn.features import Features
-from flare_geo.nn.flare import Flare
-from flare_geo.nn.gnot import GNOT
-from flare_geo.nn.lno import LNO
-from flare_geo.nn.model import BlockModel, PointModel
-from flare_geo.nn.perceiver_io import PerceiverIO
+from flare_geo.nn.model import BlockModel
+from flare_geo.nn.models import MODELS
 from flare_geo.nn.scaler import Scaler
-from flare_geo.nn.transolver import Transolver
-from flare_geo.nn.upt import UPT
 from flare_geo.pyg import Data
 
 if TYPE_CHECKING:
     from flare_geo.nn.streaming import States
-
-MODELS: dict[str, type[PointModel]] = {
-    "AnchorUPT": AnchorUPT,
-    "Flare": Flare,
-    "GNOT": GNOT,
-    "LNO": LNO,
-    "PerceiverIO": PerceiverIO,
-    "Transolver": Transolver,
-    "UPT": UPT,
-}
 
 
 class Field(NamedTuple):
@@ -85,6 +70,7 @@ class Surrogate(nn.Module):
         - **returns** `[N, out]` in physical units
 
     Example:
+        >>> from flare_geo.nn import Flare
         >>> inputs = [Field("pos", "x", "m"), Field("pos", "y", "m")]
         >>> surrogate = Surrogate(Flare(2, 1), inputs, [Field("y", "pressure", "Pa")])
         >>> surrogate(Data(pos=torch.rand(500, 2))).shape
@@ -314,6 +300,7 @@ class Surrogate(nn.Module):
             cloud, whatever its size.
 
         Example:
+            >>> from flare_geo.nn import Flare
             >>> inputs = [Field("pos", "x", "m"), Field("pos", "y", "m")]
             >>> surrogate = Surrogate(Flare(2, 1), inputs, [Field("y", "pressure", "Pa")])
             >>> states = surrogate.encode(Data(pos=torch.rand(500, 2)))
@@ -479,10 +466,11 @@ class Surrogate(nn.Module):
         Raises:
             OSError: if the disk is full; a former checkpoint in the folder stays whole.
         """
+        name, given = type(self.model).__name__, getattr(self.model, "config", None)
         config = {
             "architecture": {
-                "class": type(self.model).__name__,
-                "arguments": getattr(self.model, "config", None),
+                "class": name,
+                "arguments": given and as_json(given, name),
             },
             "inputs": [f._asdict() for f in self.inputs],
             "outputs": [f._asdict() for f in self.outputs],
@@ -511,7 +499,7 @@ class Surrogate(nn.Module):
                     f"the checkpoint in {folder} holds a model of class '{architecture['class']}', "
                     f"which is not one of {', '.join(MODELS)}: pass model=..."
                 )
-            model = MODELS[architecture["class"]](**architecture["arguments"])
+            model = MODELS[architecture["class"]].from_config(architecture["arguments"])
         surrogate = cls(
             model,
             [Field(**f) for f in config.pop("inputs")],

@@ -8,6 +8,8 @@ from tests_cli import elasticity
 from flare_geo.cli.main import main
 
 SMALL = ["--epochs", "1", "--val_every", "1"]
+# The configuration has options of FLARE, which other mixers refuse.
+LINEAR = ["--model.mixer", "linear", "--model.num_latents", "64", "--model.kv_layers", "null"]
 
 
 def model_of(run):
@@ -16,7 +18,7 @@ def model_of(run):
 
 def test_one_flag_changes_the_mixer(cells, tmp_path):
     run = tmp_path / "run"
-    assert main(["train", *elasticity(cells, run), *SMALL, "--model.mixer", "linear"]) == 0
+    assert main(["train", *elasticity(cells, run), *SMALL, *LINEAR]) == 0
     assert model_of(run)["init_args"]["mixer"] == "linear"
     weights = load_file(run / "last/model.safetensors")
     assert not any(name.endswith("conv.q") for name in weights), "the latents of FLARE"
@@ -33,9 +35,14 @@ def test_another_model_does_not_get_the_defaults_of_flare(cells, tmp_path, name)
 
 
 def test_an_argument_of_another_mixer_is_said(cells, tmp_path, capsys):
-    words = ["--model.mixer", "linear", "--model.mixer_args", '{"num_slices": 3}']
+    words = [*LINEAR, "--model.mixer_args", '{"num_slices": 3}']
     assert main(["train", *elasticity(cells, tmp_path / "run"), *SMALL, *words]) == 1
     said = capsys.readouterr().err.strip().splitlines()
     assert said[-1].startswith("flare-geo train: mixer 'linear' takes kernel, divide, eps, got")
     assert main(["train", *elasticity(cells, tmp_path / "run"), "--model.mixer", "lineal"]) == 1
     assert "mixer must be one of flare, " in capsys.readouterr().err
+    assert main(["train", *elasticity(cells, tmp_path / "run"), *LINEAR[:2]]) == 1
+    assert (
+        "num_latents=4, kv_layers=1: without effect beside mixer 'linear'"
+        in capsys.readouterr().err
+    )

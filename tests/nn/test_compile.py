@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 from closeness import close
@@ -42,3 +44,16 @@ def test_new_sizes_do_not_compile_again(whole):
         counts.append(counters["stats"]["unique_graphs"])
     assert counts[-1] == counts[SIZES.index((7, 50))], counts
     assert counts[-1] <= 3, counts  # one cloud, clouds of one size, ragged ones
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
+def test_compiling_leaves_a_backend_that_was_asked_for():
+    free, asked = Flare(2, 1, 32, 1, 4, 8), Flare(2, 1, 32, 1, 4, 8, backend="sdpa")
+    for model in (free, asked):
+        model.compile()
+    assert (free.blocks[0].conv.backend, asked.blocks[0].conv.backend) == ("cpp", "sdpa")
+    assert free.blocks[0].fused is not None
+    assert asked.blocks[0].fused is None
+    mlp = free.blocks[0].mlp
+    assert mlp.backend == "auto", "a preference, not a demand"
+    assert mlp.double()(torch.rand(5, 32).double()).dtype == torch.float64

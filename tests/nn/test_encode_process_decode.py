@@ -9,11 +9,12 @@ from golden import check, load, renamed
 
 from flare_geo.distributed import share_of
 from flare_geo.nn import GNOT, LNO, UPT, AnchorUPT, PerceiverIO, Surrogate
-from flare_geo.nn.anchor import rotate
-from flare_geo.nn.official import RENAMES
+from flare_geo.nn.flare.official import RENAMES
+from flare_geo.nn.models import MODELS
+from flare_geo.nn.models.anchor import rotate
+from flare_geo.nn.models.super_nodes import choose_points, nearest_points
 from flare_geo.nn.streaming import answer, stream
-from flare_geo.nn.super_nodes import choose_points, nearest_points
-from flare_geo.nn.surrogate import MODELS, Field
+from flare_geo.nn.surrogate import Field
 from flare_geo.ops import make_layout
 from flare_geo.testing import (
     check_clouds_are_independent,
@@ -191,7 +192,7 @@ def test_spread_over_two_ranks(name):
         h = [model.begin(x[points]) for points, _ in shares]
         for block in model.blocks:
             states = []
-            for merge in block.sums.merges:
+            for merge in block.sum_mixer.merges:
                 parts = [
                     block.encode(part, own, states)
                     for part, (_, own) in zip(h, shares, strict=True)
@@ -285,8 +286,8 @@ def test_points_near_a_node(monkeypatch):
                 if radius is None or (pos[i] - pos[node]).norm() <= radius
             }
     assert len(expected[0.5]) < len(expected[None]) == 6 * 4 + 2 * 2
-    for piece in (2**24, 64):
-        monkeypatch.setattr("flare_geo.nn.super_nodes.PIECE", piece)
+    for chunk in (2**24, 64):
+        monkeypatch.setattr("flare_geo.nn.models.super_nodes.CHUNK", chunk)
         for radius, pairs in expected.items():
             points, owners = nearest_points(pos, layout, nodes, node_layout, 4, radius)
             assert set(zip(points.tolist(), owners.tolist(), strict=True)) == pairs

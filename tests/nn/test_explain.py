@@ -4,7 +4,7 @@ from torch import nn
 from torch_geometric.data import Batch, Data
 
 from flare_geo.nn import Flare, FlareConv, Scaler, Surrogate
-from flare_geo.nn.explain import latent_weights, mixers, spectra, suggest_num_latents
+from flare_geo.nn.explain import latent_weights, routings, spectra, suggest_num_latents
 from flare_geo.nn.surrogate import Field
 from flare_geo.ops import flare_attention
 
@@ -25,7 +25,7 @@ def test_attention_with_what_was_found_is_what_the_layer_does(options):
     seen = []
     conv = model.blocks[1].conv
     with conv.lin_out.register_forward_hook(lambda m, args, y: seen.append(args[0])):
-        found = mixers(model, x)
+        found = routings(model, x)
     v = []
     with conv.v_mlp.register_forward_hook(lambda m, args, y: v.append(y)):
         model(x)
@@ -42,20 +42,20 @@ def test_the_model_is_left_as_it_was():
     before = model(x)
     model.train()
     model.blocks[0].eval()
-    mixers(model, x)
+    routings(model, x)
     assert torch.equal(model(x), before)
     assert model.training
     assert not model.blocks[0].conv.training
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     with pytest.raises(ValueError, match="x must be"):
-        mixers(model, torch.randn(50, 3))
+        routings(model, torch.randn(50, 3))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
 def test_a_surrogate_scales_its_inputs():
     model, data = surrogate(), Data(pos=torch.rand(50, 2))
     scaled = (data.pos - torch.tensor([0.3, 0.5])) / torch.tensor([0.2, 0.1])
-    for a, b in zip(mixers(model, data), mixers(model.model, scaled), strict=True):
+    for a, b in zip(routings(model, data), routings(model.model, scaled), strict=True):
         torch.testing.assert_close(a.k, b.k)
         assert torch.equal(a.q, b.q)
 
@@ -63,7 +63,7 @@ def test_a_surrogate_scales_its_inputs():
 def test_weights_are_the_softmaxes_of_the_head():
     model, x = small(scale=0.5), torch.randn(50, 2)
     encode, decode = latent_weights(model, x, block=1, head=2)
-    q, k, scale = mixers(model, x)[1]
+    q, k, scale = routings(model, x)[1]
     scores = scale * q[2] @ k[:, 2].T
     torch.testing.assert_close(encode, scores.softmax(dim=1))
     torch.testing.assert_close(decode, scores.softmax(dim=0).T)
@@ -89,9 +89,9 @@ def test_a_layer_in_somebody_elses_model_and_called_twice():
 
     data = Data(x=torch.randn(9, 8))
     model = Own()
-    assert len(mixers(model, Batch.from_data_list([data]))) == 2
+    assert len(routings(model, Batch.from_data_list([data]))) == 2
     with pytest.raises(ValueError, match="expected one cloud, got a batch of 3: pass one case"):
-        mixers(model, Batch.from_data_list([data] * 3))
+        routings(model, Batch.from_data_list([data] * 3))
 
 
 def test_the_suggestion_covers_the_busiest_head():
@@ -107,9 +107,9 @@ def test_the_suggestion_covers_the_busiest_head():
 def test_bad_input_is_named():
     model, x = small(), torch.randn(50, 2)
     with pytest.raises(ValueError, match="the Linear has no FlareConv in it"):
-        mixers(nn.Linear(2, 2), x)
+        routings(nn.Linear(2, 2), x)
     with pytest.raises(ValueError, match="got a batch of 2"):
-        mixers(model, x, torch.tensor([0, 20, 50]))
+        routings(model, x, torch.tensor([0, 20, 50]))
     with pytest.raises(ValueError, match="got a batch of 2"):
         spectra(surrogate(), Batch.from_data_list([Data(pos=torch.rand(5, 2))] * 2))
     with pytest.raises(ValueError, match="block must be 0 to 2, got 3"):

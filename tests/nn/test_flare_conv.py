@@ -15,10 +15,17 @@ from flare_geo.testing import (
 )
 
 BACKENDS = ["reference", "sdpa"]
+
+
+def block(**kw):
+    conv = FlareConv(8, heads=4, num_latents=16, act="silu", **kw)
+    return FlareBlock(8, conv, ResidualMLP(8, act="silu"), nn.RMSNorm(8), nn.RMSNorm(8))
+
+
 LAYERS = {
     "conv": lambda **kw: FlareConv(8, 12, heads=4, num_latents=16, **kw),
     "conv, qk_norm": lambda **kw: FlareConv(8, heads=2, num_latents=5, qk_norm=True, **kw),
-    "block": lambda **kw: FlareBlock(8, heads=4, num_latents=16, norm="rms", act="silu", **kw),
+    "block": block,
     "model": lambda **kw: Flare(8, 3, 16, 2, 4, 16, num_frequencies=2, **kw),
 }
 
@@ -143,12 +150,31 @@ def test_mlp_residuals_follow_the_widths():
         ),
         (lambda c, x: FlareConv(8, init="best"), "init must be 'paper' or 'default', got 'best'"),
         (lambda c, x: FlareConv(8, heads=2, act="relu"), "act must be one of"),
+        (lambda c, x: ResidualMLP(8, backend="nonsense"), "backend must be 'auto' or 'cpp', got"),
     ],
 )
 def test_bad_input_is_one_line(call, message):
     with pytest.raises(ValueError, match=message) as caught:
         call(FlareConv(8, heads=2), torch.randn(30, 8))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mlp", "dtype", "got"),
+    [
+        (ResidualMLP(16, backend="cpp"), torch.float64, "torch.float64 on cpu"),
+        (ResidualMLP(20, backend="cpp"), torch.float32, r"widths \[20, 20, 20, 20, 20, 20\]"),
+        (ResidualMLP(16, 32, backend="cpp"), torch.float32, r"widths \[16, 32"),
+        (ResidualMLP(16, act="gelu", backend="cpp"), torch.float32, "act 'gelu'"),
+    ],
+)
+def test_cpp_that_cannot_be_honoured_raises(mlp, dtype, got):
+    """F5: what was asked for is computed or refused; a preference falls back."""
+    x = torch.randn(5, mlp.linears[0].in_features, dtype=dtype)
+    with pytest.raises(ValueError, match=f"backend 'cpp' computes MLPs with one width.*{got}"):
+        mlp.to(dtype)(x)
+    mlp.backend = "auto"
+    assert mlp(x).isfinite().all()
 
 
 def test_import_is_light():

@@ -10,7 +10,9 @@ from golden import check, load, rename
 
 from flare_geo.distributed import shard_points
 from flare_geo.nn import MIXERS, Flare, FlareConv
-from flare_geo.nn.explain import mixers
+from flare_geo.nn.explain import routings
+from flare_geo.nn.flare import ConditionedQueries
+from flare_geo.nn.mixers import make_mixer
 from flare_geo.nn.streaming import stream
 from flare_geo.ops import flare_encode
 from flare_geo.testing import check_clouds_are_independent, check_permutation_equivariance
@@ -132,7 +134,8 @@ def test_two_merges_a_block_over_ranks(which, monkeypatch):
 
 @pytest.mark.parametrize("options", [{}, {"share_k0_v0": False, "norm": "rms", "gating": True}])
 def test_gradcheck(options):
-    conv = FlareConv(4, heads=2, num_latents=3, queries="conditioned", **options).double()
+    options = {"num_latents": 3, "queries": "conditioned", **options}
+    conv = FlareConv.from_options(4, 2, options).double()
     x = torch.randn(9, 4, dtype=torch.float64, requires_grad=True)
     ptr = torch.tensor([0, 0, 1, 9])
     names = [name for name, _ in conv.named_parameters()]
@@ -210,7 +213,7 @@ def test_a_look_inside_shows_the_queries_of_the_cloud():
     conv = layers("reference")[0]
     x = torch.randn(40, 16)
     with torch.no_grad():
-        (found,) = mixers(conv, x)
+        (found,) = routings(conv, x)
         made, _ = flare_encode(
             conv.conditioned.q0_norm(conv.conditioned.q0),
             *[conv.conditioned.norm(conv.conditioned.k_lin(x).unflatten(1, (2, 8)))] * 2,
@@ -221,11 +224,16 @@ def test_a_look_inside_shows_the_queries_of_the_cloud():
 
 
 def test_what_cannot_be_is_said():
-    with pytest.raises(ValueError, match="queries must be 'learned' or 'conditioned', got 'fixed'"):
+    with pytest.raises(ValueError, match="'learned' or 'shared' or 'conditioned', got 'fixed'"):
         FlareConv(16, heads=2, queries="fixed")
-    for option in ("shared_latents", "causal"):
-        with pytest.raises(ValueError, match=f"{option}.*are for queries='learned'|{option} are"):
-            FlareConv(16, heads=2, queries="conditioned", **{option: True})
+    with pytest.raises(ValueError, match="shared_latents is for queries='learned'"):
+        make_mixer("flare", 16, 2, {"queries": "conditioned", "shared_latents": True})
+    with pytest.raises(ValueError, match="share_k0_v0 is for queries='conditioned', got 'learned'"):
+        make_mixer("flare", 16, 2, {"share_k0_v0": False})
+    with pytest.raises(ValueError, match="must be 'learned' or 'shared', got 'conditioned'"):
+        make_mixer("flare_causal", 16, 2, {"queries": "conditioned"})
+    with pytest.raises(ValueError, match=r"queries must be for \[H, M, D\] = \[2, 7, 8\], got"):
+        FlareConv(16, heads=2, num_latents=7, queries=ConditionedQueries(16, 2, 8, 5))
     golden, _ = official("flarepp_model")
     bare = {k: v for k, v in golden.params.items() if "k_norm" not in k}
     with pytest.raises(ValueError, match="without k_norm is not a variant"):

@@ -72,8 +72,8 @@ def test_a_cloud_that_is_no_grid():
         mixer(torch.randn(39, 8), torch.tensor([0, 20, 39]))
     with pytest.raises(ValueError, match="grid must be the numbers of rows and columns"):
         PhysicsAttentionConv2d(8, 2, grid=[4])
-    with pytest.raises(ValueError, match="it can be neither cut"):
-        _ = Block(mixer, nn.Identity(), nn.Identity(), nn.Identity()).sums
+    with pytest.raises(ValueError, match="it can be neither chunked nor sharded"):
+        _ = Block(mixer, nn.Identity(), nn.Identity(), nn.Identity()).sum_mixer
 
 
 def test_properties_on_grids():

@@ -144,7 +144,7 @@ def test_what_cannot_be_read_is_said(tmp_path):
     _, options, state = load("flare")
     with pytest.raises(ValueError, match="give heads="):
         Flare.from_official(state)
-    with pytest.raises(ValueError, match=r"no FLARE\.py state dict"):
+    with pytest.raises(ValueError, match=r"not a FLARE\.py state dict"):
         Flare.from_official({"weight": torch.zeros(3)})
     extra = {"memory.0.weight": torch.zeros(32)}
     with pytest.raises(ValueError, match=r"memory.*not one that Flare can hold"):

@@ -23,7 +23,9 @@ NEAR = {"terms": max(SIZES), "roundings": 32}  # through a model and its gradien
 def make(mixer="flare", **options):
     torch.manual_seed(0)
     options = {"init": "default", "ffn_layers": 1, "head_layers": 1, **options}
-    model = SequenceClassifier(7, 3, 12, 16, 2, 4, 6, mixer=mixer, **options)
+    if mixer == "flare":
+        options["num_latents"] = 6
+    model = SequenceClassifier(7, 3, 12, 16, 2, 4, mixer=mixer, **options)
     return model.double()
 
 

@@ -21,9 +21,9 @@ LARGEST = 57  # points of a cloud
 CHUNKS = [1, 2, 3, 7, 16, 33, 39, 40, 57, 99, 100, 1000]
 
 
-def make(dtype, **options):
+def make(dtype, num_latents=9, **options):
     torch.manual_seed(0)
-    model = Flare(3, 2, 16, 3, 2, 9, init="default", **options).to(dtype).eval()
+    model = Flare(3, 2, 16, 3, 2, num_latents, init="default", **options).to(dtype).eval()
     return model, torch.rand(N, 3, dtype=dtype), torch.tensor(PTR)
 
 
@@ -161,7 +161,7 @@ class TwoSums(SumMixer):
 @pytest.mark.parametrize("chunk_size", [3, 41, 1000])
 def test_a_mixer_with_two_sums(chunk_size, monkeypatch):
     monkeypatch.setitem(MIXERS, "two", TwoSums)
-    model, x, ptr = make(torch.float64, mixer="two")
+    model, x, ptr = make(torch.float64, mixer="two", num_latents=64)
     with torch.no_grad():
         whole = model(x[1:], ptr.clamp(min=1) - 1)
     shares = []

@@ -9,8 +9,17 @@ from golden import check, load, rename
 from torch_geometric.data import Data
 
 from flare_geo.distributed import shard_points
-from flare_geo.nn import Flare, FlareBlock, FlareConv, Surrogate
-from flare_geo.nn.explain import mixers
+from flare_geo.nn import (
+    CausalFlareConv,
+    Flare,
+    FlareBlock,
+    FlareConv,
+    ResidualMLP,
+    Surrogate,
+)
+from flare_geo.nn.explain import routings
+from flare_geo.nn.latent_blocks import LatentBlocks
+from flare_geo.nn.mixers import make_mixer
 from flare_geo.nn.streaming import answer, stream
 from flare_geo.nn.surrogate import Field
 from flare_geo.ops import flare_decode, flare_encode
@@ -22,7 +31,7 @@ MIXER = {
     "shared latents": {"shared_latents": True},
     "latent blocks": {"num_latent_blocks": 2},
     "gating": {"gating": True},
-    "all": {"shared_latents": True, "num_latent_blocks": 1, "gating": True},
+    "all": {"queries": "shared", "num_latent_blocks": 1, "gating": True},
 }
 DEPTH = {
     "passes": {"num_passes": 3},
@@ -30,7 +39,11 @@ DEPTH = {
     "one ffn": {"shared_ffn": True},
     "ALBERT": {"shared_mixer": True, "shared_ffn": True, "num_passes": 2, "queries": "conditioned"},
 }
-MODELS = {name: {"mixer_args": args} for name, args in MIXER.items()} | DEPTH
+MODELS = {
+    name: {k: args[k] for k in args.keys() & {"queries"}}
+    | {"mixer_args": {k: args[k] for k in args.keys() - {"queries"}}}
+    for name, args in MIXER.items()
+} | DEPTH
 FILES = [
     "flare",
     "flare_qknorm_rms",
@@ -114,8 +127,10 @@ def test_backends_agree_in_value_and_gradient(name, backend):
     x, results = torch.randn(97, 16), []
     for which in ("sdpa", backend):
         torch.manual_seed(1)
-        conv = FlareConv(16, heads=2, num_latents=5, init="default", backend=which, **MIXER[name])
-        block = FlareBlock(16, mixer=conv, init="default", backend=which)
+        options = {"num_latents": 5, "init": "default", "backend": which, **MIXER[name]}
+        block = FlareBlock(16, FlareConv.from_options(16, 2, options))
+        if which == "cpp":
+            block.take_cpp()
         y = block(x, PTR)
         named = dict(block.named_parameters())
         grads = torch.autograd.grad(y.square().sum(), list(named.values()))
@@ -151,13 +166,14 @@ def test_repeated_passes_are_repeated_blocks():
 
 
 def test_a_gate_multiplies_what_is_decoded():
-    conv = FlareConv(16, heads=2, num_latents=5, init="default", gating=True).double()
+    gate = ResidualMLP(16)
+    conv = FlareConv(16, heads=2, num_latents=5, init="default", gate=gate).double()
     plain = FlareConv(16, heads=2, num_latents=5).double()
     plain.load_state_dict({k: v for k, v in conv.state_dict().items() if "g_mlp" not in k})
     x, seen = torch.randn(97, 16, dtype=torch.float64), []
     plain.lin_out.register_forward_hook(lambda _, args, __: seen.append(args[0]))
     plain(x, PTR)
-    gated = conv.lin_out(seen[0] * torch.sigmoid(conv.g_mlp(x)))
+    gated = conv.lin_out(seen[0] * torch.sigmoid(gate(x)))
     close(conv(x, PTR), gated, terms=LARGEST)
 
 
@@ -172,12 +188,13 @@ def test_a_checkpoint_with_a_gate():
 
 
 def test_latent_blocks_stand_between_encode_and_decode():
-    conv = FlareConv(16, heads=2, num_latents=5, init="default", num_latent_blocks=1).double()
+    latents = LatentBlocks(16, 2, 1)
+    conv = FlareConv(16, heads=2, num_latents=5, init="default", latents=latents).double()
     x = torch.randn(97, 16, dtype=torch.float64)
     q, k = conv.routing(x)
     v = conv.v_mlp(x).unflatten(-1, (2, 8))
     z = flare_encode(q, k, v)[0].transpose(1, 2).flatten(2)[0]  # [M, C]
-    block = conv.latent_blocks[0]
+    block = latents[0]
     z = z + block.conv(block.norm1(z))
     z = z + block.mlp(block.norm2(z))
     y = flare_decode(q, k, z.view(1, 5, 2, 8).transpose(1, 2))
@@ -187,7 +204,7 @@ def test_latent_blocks_stand_between_encode_and_decode():
 @pytest.mark.parametrize("name", MODELS)
 def test_a_look_inside(name):
     model = make(MODELS[name], torch.float32)
-    found = mixers(model, torch.rand(30, 3))
+    found = routings(model, torch.rand(30, 3))
     assert len(found) == len(model.sequence)
     assert {tuple(q.shape) for q, _, _ in found} == {(2, 9, 8)}
     assert {tuple(k.shape) for _, k, _ in found} == {(30, 2, 8)}
@@ -195,7 +212,8 @@ def test_a_look_inside(name):
 
 def causal(**options):
     torch.manual_seed(0)
-    return FlareConv(16, heads=2, num_latents=5, init="default", causal=True, **options).double()
+    options = {"num_latents": 5, "init": "default", **options}
+    return make_mixer("flare_causal", 16, 2, options).double()
 
 
 @pytest.mark.parametrize("options", [{}, {"gating": True, "qk_norm": True, "shared_latents": True}])
@@ -219,18 +237,25 @@ def test_causal_layer(options):
     check_clouds_are_independent(conv, 16, tolerance=1e-12, dtype=torch.float64)
 
 
-def test_a_causal_model_is_not_cut():
-    model = make({"mixer_args": {"causal": True}})
+def test_a_causal_model_is_neither_chunked_nor_sharded():
+    model = make({"mixer": "flare_causal"})
     x = torch.rand(97, 3, dtype=torch.float64)
     assert model(x, PTR).isfinite().all()
-    with pytest.raises(ValueError, match="meet pair by pair, or in order"):
+    with pytest.raises(ValueError, match="interact pair by pair, or in order"):
         stream(model, x.__getitem__, None, PTR, chunk_size=9)
-    with pytest.raises(ValueError, match="meet pair by pair, or in order"):
+    with pytest.raises(ValueError, match="interact pair by pair, or in order"):
         shard_points(model)
-    conv = causal()
-    conv.join = lambda merge, state: state
-    with pytest.raises(ValueError, match="in order: they cannot be spread"):
-        conv(torch.randn(5, 16, dtype=torch.float64))
+    with pytest.raises(ValueError, match="CausalFlareConv has no mixer whose sums"):
+        shard_points(causal())
+
+
+def test_the_causal_flag_of_older_checkpoints_is_the_causal_layer():
+    old, new = make({"mixer_args": {"causal": True}}), make({"mixer": "flare_causal"})
+    x = torch.rand(97, 3, dtype=torch.float64)
+    assert torch.equal(old(x, PTR), new(x, PTR))
+    assert type(old.blocks[0].conv) is CausalFlareConv
+    old, new = make({"mixer_args": {"shared_latents": True}}), make({"queries": "shared"})
+    assert torch.equal(old(x, PTR), new(x, PTR))
 
 
 @pytest.mark.parametrize(
@@ -239,11 +264,11 @@ def test_a_causal_model_is_not_cut():
         (lambda: make({"num_passes": 0}), "num_passes must be at least 1, got 0"),
         (lambda: make({"mixer_args": {"scale": 2}}), "say scale as an argument of the model"),
         (lambda: make({"mixer_args": {"gate": 2}}), "mixer 'flare' takes .*gating.*, got 'gate'"),
+        (lambda: causal(num_latent_blocks=1), "'flare_causal' takes .*, got 'num_latent_blocks'"),
         (
-            lambda: FlareConv(16, heads=2, causal=True, num_latent_blocks=1),
-            "causal and num_latent_blocks exclude each other",
+            lambda: CausalFlareConv(16, latents=LatentBlocks(16, 8, 1)),
+            "latents process the encoding of a whole cloud; here there is none",
         ),
-        (lambda: FlareConv(16, heads=2).step(torch.zeros(1, 16)), "step is for causal=True"),
     ],
 )
 def test_bad_input_is_one_line(call, message):

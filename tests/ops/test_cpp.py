@@ -6,8 +6,8 @@ import pytest
 import torch
 from closeness import close
 
-from flare_geo.nn import Flare, FlareBlock
-from flare_geo.nn.cpp_block import weights_of
+from flare_geo.nn import Flare, FlareBlock, FlareConv, ResidualMLP
+from flare_geo.nn.flare.fused import weights_of
 from flare_geo.ops import flare_attention, flare_decode, flare_encode, make_layout
 from flare_geo.ops.cpp import build
 from flare_geo.ops.cpp.attention import attention_op, decode_op, encode_op
@@ -213,7 +213,8 @@ def sizes_of(model):
 
 def poisoned_block(seed=0):
     torch.manual_seed(seed)
-    block = FlareBlock(32, heads=4, num_latents=16, init="default", scale=0.5)
+    conv = FlareConv(32, heads=4, num_latents=16, init="default", scale=0.5)
+    block = FlareBlock(32, conv, ResidualMLP(32))
     for norm in (block.norm1, block.norm2):
         torch.nn.init.normal_(norm.weight)
         torch.nn.init.normal_(norm.bias)
@@ -223,9 +224,7 @@ def poisoned_block(seed=0):
 @pytest.mark.parametrize("points", [1, 47, 150])
 def test_a_block_and_its_gradients(points):
     plain, exact, fast = poisoned_block(), poisoned_block().double(), poisoned_block()
-    for module in fast.modules():
-        if hasattr(module, "backend"):
-            module.backend = "cpp"
+    fast.take_cpp()
     ptr = torch.tensor([0, points // 3, points // 3, points])
     x = 3 * torch.randn(points, 32) + 1
     dy, results = torch.randn(points, 32), []
@@ -246,7 +245,8 @@ def test_a_block_and_its_gradients(points):
 def test_block_operator():
     block = poisoned_block()
     x, ptr = torch.randn(40, 32, requires_grad=True), torch.tensor([0, 10, 40])
-    weights = [t.detach().requires_grad_() for t in weights_of(block)]
+    parts = (block.norm1, block.conv, block.norm2, block.mlp)
+    weights = [t.detach().requires_grad_() for t in weights_of(*parts)]
     torch.library.opcheck(block_op, (x, ptr, weights, 0.5, "gelu_tanh", [1e-5, 1e-5]))
 
 
@@ -256,8 +256,9 @@ def test_block_operator():
 def test_blocks_that_are_no_operator(options):
     """Their parts still take what kernels there are."""
     torch.manual_seed(0)
-    plain = FlareBlock(32, heads=4, num_latents=16, **options)
-    fast = FlareBlock(32, heads=4, num_latents=16, backend="cpp", **options)
+    sizes = (32, 32, 32, 1, 4, 16)
+    plain = Flare(*sizes, **options).blocks[0]
+    fast = Flare(*sizes, backend="cpp", **options).blocks[0]
     fast.load_state_dict(plain.state_dict())
     x, ptr = torch.randn(60, 32), torch.tensor([0, 20, 60])
     y = fast(x, ptr)

@@ -25,10 +25,10 @@ def test_together_is_one_after_the_other():
 
 
 def test_which_mlps_are_chains():
-    assert ResidualMLP(16).is_chain
-    assert not ResidualMLP(16, 8).is_chain
-    assert not ResidualMLP(16, num_layers=-1).is_chain
-    assert not ResidualMLP(16, input_residual=False).is_chain
+    assert ResidualMLP(16).has_one_width
+    assert not ResidualMLP(16, 8).has_one_width
+    assert not ResidualMLP(16, num_layers=-1).has_one_width
+    assert not ResidualMLP(16, input_residual=False).has_one_width
 
 
 def test_compiled_gelu_is_the_same_function(monkeypatch):

@@ -10,7 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from flare_geo.nn.flare_conv import FlareConv
+from flare_geo.nn.attention import SoftmaxAttention
+from flare_geo.nn.flare.causal import CausalFlareConv
+from flare_geo.nn.flare.conv import FlareConv
+from flare_geo.nn.flare.heads import FlareHeads
 from flare_geo.nn.mixers.ema import EMAGatedAttention
 from flare_geo.nn.mixers.flare_plus_plus import FlarePlusPlus, FlarePlusPlusPure
 from flare_geo.nn.mixers.gnot import GNOTAttention
@@ -21,7 +24,6 @@ from flare_geo.nn.mixers.multilinear import MultilinearAttention
 from flare_geo.nn.mixers.performer import Performer
 from flare_geo.nn.mixers.physicsnemo_flare import PhysicsNeMoFlare
 from flare_geo.nn.mixers.quad import QuadAttention
-from flare_geo.nn.mixers.softmax import SoftmaxAttention
 from flare_geo.nn.mixers.strassen import StrassenAttention
 from flare_geo.nn.mixers.third_order import ThirdOrderAttention
 from flare_geo.nn.mixers.transolver import PhysicsAttention
@@ -31,6 +33,7 @@ from flare_geo.nn.mixers.triple import TripleAttention
 
 MIXERS: dict[str, type[nn.Module]] = {
     "flare": FlareConv,
+    "flare_causal": CausalFlareConv,
     "flare_plus_plus": FlarePlusPlus,
     "flare_plus_plus_pure": FlarePlusPlusPure,
     "softmax": SoftmaxAttention,
@@ -51,21 +54,51 @@ MIXERS: dict[str, type[nn.Module]] = {
     "physicsnemo_flare": PhysicsNeMoFlare,
 }
 
+FLARE: dict[str, type[FlareHeads]] = {"flare": FlareConv, "flare_causal": CausalFlareConv}
+"""The mixers that are made of built parts, from the options of a model."""
+
 
 def make_mixer(
     name: str, channels: int, heads: int, arguments: Mapping[str, Any] | None = None
 ) -> nn.Module:
-    """The mixer of a name, with arguments of its own.
+    """The mixer of a name, with arguments of its own that JSON can hold.
 
     Raises:
         ValueError: there is no such mixer, or it has no such argument; says which there are.
     """
+    given = dict(arguments or {})
+    if name == "flare" and given.pop("causal", False):  # as older checkpoints have it
+        name = "flare_causal"
+    _check(name)
+    takes = FLARE[name].options if name in FLARE else _options_of(MIXERS[name])
+    for argument in given:
+        if argument not in takes:
+            raise ValueError(f"mixer '{name}' takes {', '.join(takes)}, got '{argument}'")
+    if name in FLARE:
+        return FLARE[name].from_options(channels, heads, given)
+    return MIXERS[name](channels, heads=heads, **given)
+
+
+def refuse_unused(mixer: str, options: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
+    """Refuse options of FLARE that a model was given beside another mixer.
+
+    Raises:
+        ValueError: if there is no such mixer, or an option has another value than the usual one.
+    """
+    _check(mixer)
+    given = [f"{name}={options[name]}" for name, value in usual.items() if options[name] != value]
+    if given:
+        raise ValueError(
+            f"{', '.join(given)}: without effect beside mixer '{mixer}', for {' and '.join(FLARE)} "
+            "only; leave them out, or put what the mixer takes into mixer_args"
+        )
+
+
+def _check(name: str) -> None:
     if name not in MIXERS:
         raise ValueError(f"mixer must be one of {', '.join(MIXERS)}, got '{name}'")
-    cls, given = MIXERS[name], dict(arguments or {})
-    own = [p for p in inspect.signature(cls).parameters if p not in ("in_channels", "heads")]
-    own = [p for p in own if p not in ("channels", "out_channels")]
-    for argument in given:
-        if argument not in own:
-            raise ValueError(f"mixer '{name}' takes {', '.join(own)}, got '{argument}'")
-    return cls(channels, heads=heads, **given)
+
+
+def _options_of(cls: type[nn.Module]) -> list[str]:
+    names = inspect.signature(cls).parameters
+    return [name for name in names if name not in ("channels", "heads")]

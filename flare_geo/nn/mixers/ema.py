@@ -31,11 +31,11 @@ class EMAGatedAttention(nn.Module):
     O(N^2 C). The result depends on the order of the points; it neither streams nor shards.
 
     Differs from the paper: q and k have linears of their own (there one projection, shared), both
-    directions are joined by a linear.
+    directions are combined by a linear.
 
     Args:
         channels: width C.
-        heads: ignored: the paper has one head.
+        heads: not used: the paper has one head.
         clip: evaluate the scan as the reference does, :math:`e^{L_t} \sum_{\tau \le t} a b u_\tau
             e^{-L_\tau}` with :math:`L_t = t \log r` cut at -60. The same as long as nothing is
             cut; behind that point of a long cloud the average no longer decays, so this form is

@@ -1,4 +1,4 @@
-"""FLARE++, in its two published forms: latent queries are made of the cloud that they read."""
+"""FLARE++ in its two published forms: latent queries are made from the cloud that they read."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from flare_geo.nn.flare_conv import FlareConv
+from flare_geo.nn.flare.conv import FlareConv
+from flare_geo.nn.flare.queries import ConditionedQueries
 from flare_geo.nn.mixer import SumMixer, head_width, layout_of
 from flare_geo.nn.norm import Norm
 from flare_geo.ops import (
@@ -21,13 +22,12 @@ from flare_geo.ops import (
 
 class FlarePlusPlus(FlareConv):
     """`"FLARE++" <https://arxiv.org/abs/2608.11519>`_ in the gated, normalised form of its authors'
-    code: :class:`FlareConv` with ``queries="conditioned"``, see
-    :class:`flare_geo.nn.conditioned_queries.ConditionedQueries`.
+    code: :class:`FlareConv` with :class:`flare_geo.nn.flare.queries.ConditionedQueries`.
 
     Args:
         channels: width C, divisible by `heads`.
         heads: number H of heads.
-        num_latents: number M of latents a head.
+        num_latents: number M of latents per head.
         share_k0_v0: whether the first keys are also the first values.
         scale: factor of the scores; D^-1/2 if None.
         norm: kind of the norms of queries and keys.
@@ -56,8 +56,15 @@ class FlarePlusPlus(FlareConv):
             channels,
             heads=heads,
             num_latents=num_latents,
-            queries="conditioned",
-            share_k0_v0=share_k0_v0,
+            queries=ConditionedQueries(
+                channels,
+                heads,
+                head_width(channels, heads),
+                num_latents,
+                scale=scale,
+                norm=norm,
+                share_k0_v0=share_k0_v0,
+            ),
             scale=scale,
             norm=norm,
             backend=backend,
@@ -75,13 +82,13 @@ class FlarePlusPlusPure(SumMixer):
         Y_h = \mathrm{softmax}_m(s\, K_h Q_h^\top)\, Z_h
 
     Two softmaxes over the points, one after the other: O(N C (C + M)) time, states of H M (D + 1)
-    numbers a cloud. PhysicsNeMo's state dict can be loaded as it is. There is no dropout.
+    numbers per cloud. PhysicsNeMo's state dict can be loaded as it is. There is no dropout.
 
     Args:
         channels: width C.
         heads: number H of heads.
-        num_latents: number M of latents a head.
-        head_channels: width D of a head; C / H if None.
+        num_latents: number M of latents per head.
+        head_channels: width D per head; C / H if None.
         scale: factor s of the scores; D^-1/2 if None.
         backend: see :func:`flare_geo.ops.flare_attention`.
 

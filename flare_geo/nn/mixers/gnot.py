@@ -17,8 +17,8 @@ class GNOTAttention(SumMixer):
         q = \mathrm{softmax}_D(W_q x), \quad k = \mathrm{softmax}_D(W_k x), \quad v = W_v x, \qquad
         y_n = W_{out} \Big[ \frac{q_n \sum_m k_m v_m^\top}{q_n \cdot \sum_m k_m} + q_n \Big]_h
 
-    The softmaxes are over the D channels of a head, so the points of a cloud meet in two sums:
-    O(N C D) time, a state of H D (D + 1) numbers a cloud. All terms of the denominator are
+    The softmaxes are over the D channels of a head, so the points of a cloud interact through two
+    sums: O(N C D) time, a state of H D (D + 1) numbers per cloud. All terms of the denominator are
     positive: it needs no epsilon. The query itself is added, as in the authors' code.
 
     :meth:`encode` and :meth:`decode` may be given different points: that is the cross attention of

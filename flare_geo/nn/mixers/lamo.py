@@ -26,14 +26,14 @@ class LatentMamba(PhysicsAttention):
         s' = W' \big[(\overrightarrow{o} + \overleftarrow{o}) \odot \mathrm{silu}(\gamma)\big]
 
     with :math:`B_g, C_g` linear in :math:`u_g` and A < 0. The recurrence is evaluated in
-    :math:`\log_2 G` steps. The points meet in the sums of the slices: O(N C G) and O(G C S log G) a
-    cloud, it streams and shards.
+    :math:`\log_2 G` steps. The points interact through the sums of the slices: O(N C G) and
+    O(G C S log G) per cloud, it streams and shards.
 
-    What is inferred: the body of the paper and its code were not at hand. From its title, abstract
-    and the remarks of others come the slicing, the latents and the bidirectional state-space model
-    on them. Inferred are that the heads are put side by side before it, that the directions share
-    the projections W and W' and have the rest for themselves, that there is no short convolution
-    along the slices, and the sizes.
+    What is inferred: the body of the paper and its code were not available. From its title,
+    abstract and remarks elsewhere come the slicing, the latents and the bidirectional state-space
+    model on them. Inferred are that the heads are put side by side before it, that the directions
+    share the projections W and W' and have the rest for themselves, that there is no short
+    convolution along the slices, and the sizes.
 
     Args:
         channels: width C, divisible by `heads`.
@@ -68,7 +68,7 @@ class LatentMamba(PhysicsAttention):
         self.lin_s = nn.Linear(wide, channels)
 
     def mix(self, slices: Tensor) -> Tensor:
-        """How the slices `[B, H, G, D]` of a cloud meet."""
+        """Let the slices `[B, H, G, D]` of each cloud interact."""
         s = slices.transpose(1, 2).flatten(2)  # [B, G, C]
         u, gate = self.lin_u(s).chunk(2, dim=-1)
         o = self.there(u) + self.back(u.flip(1)).flip(1)

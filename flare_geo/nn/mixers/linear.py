@@ -28,7 +28,8 @@ class LinearAttention(SumMixer):
                    {\phi(q_n) \cdot \sum_m \phi(k_m) + \epsilon}, \qquad
         q, k, v = \mathrm{heads}(W x)
 
-    The points of a cloud meet in one sum: O(N C D) time, a state of H D (D + 1) numbers a cloud.
+    The points of a cloud interact through one sum: O(N C D) time, a state of H D (D + 1) numbers
+    per cloud.
 
     The weights of a kernel that can be negative ("identity", "normalized") may cancel: the
     denominator is then near zero, of either sign. It is moved away from zero by `eps`, which bounds
@@ -87,7 +88,7 @@ class LinearAttention(SumMixer):
     def decode(
         self, x: Tensor, states: Sequence[State], ptr: Tensor | Layout | None = None
     ) -> Tensor:
-        """What the points read off the state of their cloud: pointwise."""
+        """What the points read from the state of their cloud: pointwise."""
         layout = layout_of(x, self.in_channels, ptr)
         total, points = states[0]
         phi = self.features(self._heads(self.lin_q(x)), is_key=False)

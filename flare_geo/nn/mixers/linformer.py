@@ -18,7 +18,7 @@ class Linformer(nn.Module):
     The row n of E is the place of the point in its own cloud, and E is shared by the heads: the
     result depends on the order of the points, and no cloud can be longer than `seq_len`. The two
     sums are over points, but each summand needs the place of its point, which a chunk or a rank
-    does not know: it neither streams nor shards. Cost O(N M C) a cloud. q, k and v lie head by
+    does not know: it neither streams nor shards. Cost O(N M C) per cloud. q, k and v lie head by
     head in the fused projection (its rows are `[H, 3, D]`), as in the reference.
 
     Args:

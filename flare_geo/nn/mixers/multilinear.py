@@ -19,7 +19,7 @@ class MultilinearAttention(ProjectedMixer):
 
     where :math:`\odot` is element by element, and q and all k, v are :math:`x + W x`, in heads.
     There is no paper: it stands in "Higher-Order Attention in Linear Time", an article of FLARE's
-    authors. O(L N C D) time, a state of L H D D numbers a cloud.
+    authors. O(L N C D) time, a state of L H D D numbers per cloud.
 
     Args:
         channels: width C, divisible by `heads`.
@@ -55,7 +55,7 @@ class MultilinearAttention(ProjectedMixer):
     def decode(
         self, x: Tensor, states: Sequence[State], ptr: Tensor | Layout | None = None
     ) -> Tensor:
-        """What the points read off the product of the states of their cloud: pointwise."""
+        """What the points read from the product of the states of their cloud: pointwise."""
         layout = layout_of(x, self.in_channels, ptr)
         total, points = states[0]
         state = (total / points.clamp(min=1).view(-1, 1, 1, 1, 1)).prod(dim=1)

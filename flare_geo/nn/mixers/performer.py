@@ -17,8 +17,8 @@ class Performer(LinearAttention):
 
     of fixed random :math:`\omega` (a buffer, kept with the weights). With Gaussian rows and c = 0
     :math:`\phi(q) \cdot \phi(k)` is, in the mean, the weight :math:`e^{D^{-1/2} q \cdot k}` of
-    softmax attention. O(N C F) time, features of H F numbers a point, a state of H F (D + 1)
-    numbers a cloud.
+    softmax attention. O(N C F) time, features of H F numbers per point, a state of H F (D + 1)
+    numbers per cloud.
 
     As FLARE's comparison has it, by default, rows are of unit length and c is the largest exponent
     of each point, for queries and for keys. That is finite whatever comes, but the c of a key does
@@ -29,7 +29,7 @@ class Performer(LinearAttention):
     Args:
         channels: width C, divisible by `heads`.
         heads: number H of heads, of width D = C / H.
-        num_features: number F of features a head.
+        num_features: number F of features per head.
         orthogonal: the paper's features in place of those of the comparison.
 
     Shapes:

@@ -26,13 +26,13 @@ class PhysicsNeMoFlare(SumMixer):
 
     What differs from :class:`flare_geo.nn.FlareConv`: keys and values are linear, by one pair of
     matrices for all heads, and the heads may be wider or narrower than C / H. Of `"FLARE"
-    <https://arxiv.org/abs/2508.12594>`_. O(N M C) time, a state of H M (D + 1) numbers a cloud.
+    <https://arxiv.org/abs/2508.12594>`_. O(N M C) time, a state of H M (D + 1) numbers per cloud.
 
     Args:
         channels: width C.
         heads: number H of heads.
-        num_latents: number M of queries a head.
-        head_channels: width D of a head; C / H if None.
+        num_latents: number M of queries per head.
+        head_channels: width D per head; C / H if None.
         backend: see :func:`flare_geo.ops.flare_attention`.
 
     Shapes:
@@ -91,7 +91,7 @@ class PhysicsNeMoFlare(SumMixer):
     def decode(
         self, x: Tensor, states: Sequence[State], ptr: Tensor | Layout | None = None
     ) -> Tensor:
-        """What the points read off the latents of their cloud: pointwise."""
+        """What the points read from the latents of their cloud: pointwise."""
         layout = layout_of(x, self.in_channels, ptr)
         k = self.self_k(self._heads(x))
         z = states[0][0].to(k.dtype)

@@ -15,7 +15,8 @@ class QuadAttention(TripleAttention):
 
     with q, k, v = x + W x in heads; from the article "Higher-Order Attention in Linear Time" of
     FLARE's authors. It is :class:`TripleAttention` of the outer products of the first two queries
-    and keys, of width D^2. O(N C D^3) time, a state of H D^4 numbers a cloud: for D up to about 8.
+    and keys, of width D^2. O(N C D^3) time, a state of H D^4 numbers per cloud: for D up to 8 or
+    so.
 
     Args:
         channels: width C, divisible by `heads`.

@@ -20,9 +20,9 @@ class StrassenAttention(ProjectedMixer):
             + g_3\, (q_n^\top S_2) \odot m_1 + g_4\, q_n^\top (S_1 \odot S_2), \qquad
         S_l = \frac{1}{N} \sum_m k_{lm} v_{lm}^\top, \quad m_l = \frac{1}{N} \sum_m v_{lm}
 
-    with q, k, v = x + W x in heads, a norm and a linear behind. The g are learned, a number a head;
-    they start at zero, and so does the mixer, up to a constant. All is linear in [q 1]: one state
-    is read. O(N C D) time, a state of 2 H (D + 1) D numbers a cloud.
+    with q, k, v = x + W x in heads, a norm and a linear behind. The g are learned, one number per
+    head; they start at zero, and so does the mixer, up to a constant. All is linear in [q 1]: one
+    state is read. O(N C D) time, a state of 2 H (D + 1) D numbers per cloud.
 
     It has the shape of the paper's mechanism, a normalised triple sum of exponentials, but is no
     approximation of it; it is the form FLARE is compared with.
@@ -56,7 +56,7 @@ class StrassenAttention(ProjectedMixer):
     def decode(
         self, x: Tensor, states: Sequence[State], ptr: Tensor | Layout | None = None
     ) -> Tensor:
-        """What the points read off the states of their cloud: pointwise."""
+        """What the points read from the states of their cloud: pointwise."""
         layout = layout_of(x, self.in_channels, ptr)
         total, points = states[0]
         both = total / points.clamp(min=1).view(-1, 1, 1, 1)

@@ -15,11 +15,11 @@ class ThirdOrderAttention(nn.Module):
         s_{ijk} = D^{-1/2} \sum_d q_{id}\, k^1_{jd}\, k^2_{kd}, \qquad
         y_i = \sum_{jk} \mathrm{softmax}_{(j,k)}(s_{ijk})\; v^1_j \odot v^2_k
 
-    The softmax is over all ordered pairs of points of the cloud: O(N^3 C) time a cloud, which is
+    The softmax is over all ordered pairs of points of the cloud: O(N^3 C) time per cloud, which is
     for small clouds; the memory is bounded, see
-    :func:`flare_geo.ops.third_order.third_order_attention`. It can be neither cut into chunks of
-    points nor spread over ranks. The five parts lie head by head in the fused projection (its rows
-    are `[H, 5, D]`), as in the reference.
+    :func:`flare_geo.ops.third_order.third_order_attention`. It can be neither chunked nor
+    sharded. The five projections lie head by head in the fused one (its rows are `[H, 5, D]`), as
+    in the reference.
 
     Args:
         channels: width C, divisible by `heads`.

@@ -20,8 +20,8 @@ class PhysicsAttention(SumMixer):
         y_n = W \Big[ \sum_g w_{ng} O_g \Big]_h
 
     with X and F two projections of x into heads; the other weights are shared by the heads. Points
-    meet in the sums of S: O(N C G) time, memory O(N H G) for w, a state of H G (D + 1) numbers a
-    cloud.
+    interact through the sums of S: O(N C G) time, memory O(N H G) for w, a state of H G (D + 1)
+    numbers per cloud.
 
     The epsilon is not in the paper but in its code. The temperature is not clamped, as in that
     code: it can become negative.
@@ -76,7 +76,7 @@ class PhysicsAttention(SumMixer):
     def decode(
         self, x: Tensor, states: Sequence[State], ptr: Tensor | Layout | None = None
     ) -> Tensor:
-        """The slices after they met, spread over the points: pointwise."""
+        """The slices after they interacted, spread over the points: pointwise."""
         layout = layout_of(x, self.in_channels, ptr)
         return self._spread(self.weights(self.project(x, layout)), states[0], layout)
 
@@ -94,7 +94,7 @@ class PhysicsAttention(SumMixer):
         return scores.softmax(dim=-1)
 
     def mix(self, slices: Tensor) -> Tensor:
-        """How the slices `[B, H, G, D]` of a cloud meet."""
+        """Let the slices `[B, H, G, D]` of each cloud interact."""
         q, k, v = self.lin_q(slices), self.lin_k(slices), self.lin_v(slices)
         return F.scaled_dot_product_attention(q, k, v)
 

@@ -16,9 +16,9 @@ class PhysicsAttentionConv2d(nn.Module):
     :class:`PhysicsAttention` whose two projections are 3 x 3 convolutions with zeros around the
     grid, and whose temperatures are held in [0.1, 5], as in the authors' code.
 
-    Every cloud is one grid: its point `r * columns + c` stands in row r and column c. Points meet
-    with their neighbours, too, so it neither streams nor shards, and their order counts. Cost
-    O(N C (9 C + G)).
+    Every cloud is one grid: its point `r * columns + c` stands in row r and column c. Points
+    interact with their neighbours, too, so it neither streams nor shards, and their order counts.
+    Cost O(N C (9 C + G)).
 
     Args:
         channels: width C, divisible by `heads`.

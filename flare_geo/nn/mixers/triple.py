@@ -19,7 +19,7 @@ class TripleAttention(ProjectedMixer):
     with q, k, v = x + W x, or deeper residual MLPs, in heads. There is no paper: "Higher-Order
     Attention in Linear Time" and "Triple Attention in Triton" are articles of FLARE's authors;
     related to `2-simplicial attention <https://arxiv.org/abs/1909.00668>`_. O(N C D^2) time, a
-    state of H D^3 numbers a cloud: for small D; see :func:`flare_geo.ops.triple_attention`.
+    state of H D^3 numbers per cloud: for small D; see :func:`flare_geo.ops.triple_attention`.
 
     Args:
         channels: width C, divisible by `heads`.
@@ -73,7 +73,7 @@ class TripleAttention(ProjectedMixer):
     def decode(
         self, x: Tensor, states: Sequence[State], ptr: Tensor | Layout | None = None
     ) -> Tensor:
-        """What the points read off the state of their cloud: pointwise."""
+        """What the points read from the state of their cloud: pointwise."""
         layout = layout_of(x, self.in_channels, ptr)
         total, points = states[0]
         mean = total / points.clamp(min=1).view(-1, 1, 1, 1, 1)

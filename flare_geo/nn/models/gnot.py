@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from flare_geo.nn.encode_process_decode import BareBlock
+from flare_geo.nn.block import BareBlock
 from flare_geo.nn.mixer import SumMixer, layout_of
 from flare_geo.nn.mixers.gnot import GNOTAttention
 from flare_geo.nn.mlp import Init, gelu_mlp, reset_linears
@@ -27,15 +27,15 @@ class GNOT(BlockModel):
         h &\leftarrow h + \mathrm{LA}(\mathrm{LN}\,h, \mathrm{LN}\,h), \qquad
         f \leftarrow h + \mathrm{LN} \textstyle\sum_e g_e E^2_e(h)
 
-    LA is :class:`flare_geo.nn.mixers.gnot.GNOTAttention`, p a learned vector. The points meet in
-    two sums a block: O(N C D) a block, it streams and shards.
+    LA is :class:`flare_geo.nn.mixers.gnot.GNOTAttention`, p a learned vector. The points interact
+    through two sums per block: O(N C D) per block, it streams and shards.
 
     As in the reference, every block begins again from :math:`X_0` and carries f, of which only keys
     and values are taken; in the original the query stream is carried and f stays as it is.
 
     Args:
-        in_channels: input channels of a point; the experts are chosen by all of them.
-        out_channels: output channels of a point.
+        in_channels: input channels per point; the experts are chosen by all of them.
+        out_channels: output channels per point.
         hidden_channels: width C, divisible by `heads`.
         num_layers: number of blocks.
         heads: number of heads.
@@ -65,9 +65,8 @@ class GNOT(BlockModel):
         mlp_ratio: float = 2,
         init: Init = "paper",
     ) -> None:
-        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(in_channels, out_channels)
-        self.config, self.hidden_channels = arguments, hidden_channels
+        self.hidden_channels = hidden_channels
         channels, wide = hidden_channels, 2 * hidden_channels
         self.embed_x = gelu_mlp(in_channels, wide, channels)
         self.embed_f = gelu_mlp(in_channels, wide, channels)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from flare_geo.ops import Layout
 
-PIECE = 2**24  # distances at a time
+CHUNK = 2**24  # distances at a time
 
 
 def choose_points(
@@ -46,7 +46,7 @@ def nearest_points(
 ) -> tuple[Tensor, Tensor]:
     """The points nearest to each node in its cloud, itself among them.
 
-    Compares each node with all points of its cloud, `PIECE` distances at a time.
+    Compares each node with all points of its cloud, `CHUNK` distances at a time.
 
     Args:
         pos: of the points.
@@ -64,7 +64,7 @@ def nearest_points(
     points, owners = [nodes[:0]], [nodes[:0]]
     offsets = zip(pairwise(layout.ptr.tolist()), pairwise(node_layout.ptr.tolist()), strict=True)
     for (start, end), (first, last) in offsets:
-        step = max(1, PIECE // max(1, end - start))
+        step = max(1, CHUNK // max(1, end - start))
         for at in range(first, last, step):
             here = torch.arange(at, min(at + step, last), device=nodes.device)
             distances = torch.cdist(

@@ -1,11 +1,12 @@
-"""LNO: the points of a cloud meet in learned modes."""
+"""LNO: the points of a cloud interact through learned modes."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from flare_geo.nn.encode_process_decode import BareBlock, latent_block, process
+from flare_geo.nn.block import BareBlock
+from flare_geo.nn.latent_blocks import latent_block, process
 from flare_geo.nn.mixer import SumMixer, layout_of
 from flare_geo.nn.mlp import ResidualMLP, gelu_mlp
 from flare_geo.nn.model import BlockModel
@@ -22,15 +23,15 @@ class LNO(BlockModel):
         y = \mathrm{MLP}_y(\mathrm{softmax}_m(A)\, z)
 
     One score map A `[N, M]`, without heads, serves both ways between the points and the M modes;
-    the blocks are a pre-norm transformer on the modes. Cost O(N C (C + M)) and O(M^2 C) a block.
-    The points meet in one sum: it streams and shards.
+    the blocks are a pre-norm transformer on the modes. Cost O(N C (C + M)) and O(M^2 C) per
+    block. The points interact through one sum: it streams and shards.
 
     As in the reference: x is both the place and the function observed there, the attention of the
-    blocks is softmax attention, and time is no input of its own.
+    blocks is softmax attention, and time is not a separate input.
 
     Args:
-        in_channels: input channels of a point.
-        out_channels: output channels of a point.
+        in_channels: input channels per point.
+        out_channels: output channels per point.
         hidden_channels: width C, divisible by `heads`.
         num_layers: blocks on the modes.
         heads: number of heads of the blocks.
@@ -58,9 +59,7 @@ class LNO(BlockModel):
         *,
         mlp_layers: int = 2,
     ) -> None:
-        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(in_channels, out_channels)
-        self.config = arguments
         self.trunk = make_mlp(in_channels, hidden_channels, hidden_channels, mlp_layers)
         self.branch = make_mlp(in_channels, hidden_channels, hidden_channels, mlp_layers)
         mixer = ModeAttention(hidden_channels, num_layers, heads, num_modes, mlp_layers)

@@ -30,8 +30,8 @@ class Transolver(BlockModel):
       ``mixer="flare_plus_plus_pure"``.
 
     Args:
-        in_channels: input channels of a point.
-        out_channels: output channels of a point.
+        in_channels: input channels per point.
+        out_channels: output channels per point.
         hidden_channels: width C.
         num_layers: number of blocks.
         heads: number of heads.
@@ -65,9 +65,7 @@ class Transolver(BlockModel):
         mixer_args: dict[str, Any] | None = None,
         checkpoint_blocks: bool = False,
     ) -> None:
-        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(in_channels, out_channels)
-        self.config = arguments
         self.checkpoint_blocks = checkpoint_blocks
         width = hidden_channels
         self.embed = _two_linears(in_channels, 2 * width, width)

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from flare_geo.nn.cross_attention import CrossBlock, CrossDecode
-from flare_geo.nn.encode_process_decode import latent_block, process
+from flare_geo.nn.attention import CrossBlock, CrossDecode
+from flare_geo.nn.latent_blocks import latent_block, process
 from flare_geo.nn.mixer import layout_of
 from flare_geo.nn.mlp import FourierFeatures, gelu_mlp
 from flare_geo.nn.model import PointModel
-from flare_geo.nn.super_nodes import choose_points, nearest_points
+from flare_geo.nn.models.super_nodes import choose_points, nearest_points
 from flare_geo.ops import Layout
 
 
@@ -24,14 +24,15 @@ class UPT(PointModel):
 
     Cost O(N C^2 + S N + S^2 C) for N points and S super nodes, and O(M C) an answer. The choice of
     the super nodes depends on the order of the points, and the nearest of the whole cloud must be
-    known: it neither streams nor shards. Once encoded, it answers anywhere, in any portions.
+    known: it neither streams nor shards. Once encoded, it answers anywhere, in chunks of any
+    size.
 
     Built from the paper; its sizes are options here. Waves have octaves of frequencies in place of
     the transformer's, for standardised positions, and the decoder has one cross attention.
 
     Args:
-        in_channels: input channels of a point.
-        out_channels: output channels of a point.
+        in_channels: input channels per point.
+        out_channels: output channels per point.
         hidden_channels: width C, divisible by `heads`.
         num_layers: blocks of the approximator.
         heads: number of heads.
@@ -77,9 +78,7 @@ class UPT(PointModel):
         num_frequencies: int = 6,
         seed: int = 0,
     ) -> None:
-        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(in_channels, out_channels)
-        self.config = arguments
         self.dim = checked_dim(dim, in_channels)
         self.num_super_nodes, self.neighbours, self.radius = num_super_nodes, neighbours, radius
         self.seed = seed

@@ -6,10 +6,11 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from flare_geo.nn.block import FlareBlock
+from flare_geo.arguments import as_json, remembers_arguments
 from flare_geo.nn.checkpoint import load_weights, read_checkpoint, write_checkpoint
 from flare_geo.nn.compile import compile_blocks
-from flare_geo.nn.mixers import make_mixer
+from flare_geo.nn.flare.block import FlareBlock
+from flare_geo.nn.mixers import FLARE, make_mixer, refuse_unused
 from flare_geo.nn.mlp import Init, ResidualMLP, reset_linears
 from flare_geo.nn.norm import Norm, make_norm
 from flare_geo.ops import Layout, make_layout, segment_sum
@@ -17,8 +18,10 @@ from flare_geo.ops.residual_mlp import Activation
 
 Positions = Literal["learned", "sinusoidal"]
 EMBEDDING_STD = {"paper": 0.02, "default": 1.0}  # the start of tokens and learned positions
+FLARE_ONLY = {"num_latents": 64}  # for mixers of FLARE only, with the default, which says nothing
 
 
+@remembers_arguments
 class SequenceClassifier(nn.Module):
     r"""Token and absolute position, residual blocks around a mixer, the mean of each sequence, MLP.
 
@@ -27,22 +30,22 @@ class SequenceClassifier(nn.Module):
         \ell = \mathrm{MLP}\Big(\frac1N \sum_n \mathrm{norm}(h_n)\Big)
 
     As in the `"Long Range Arena" <https://arxiv.org/abs/2011.04006>`_. With `pair` a case has two
-    documents a and b, which meet at the end only: the MLP gets :math:`[a, b, a \cdot b, a - b]` of
-    their means.
+    documents a and b, which interact at the end only: the MLP gets
+    :math:`[a, b, a \cdot b, a - b]` of their means.
 
     Args:
-        num_tokens: how many different tokens there are.
-        num_classes: how many classes there are.
-        max_length: most tokens of a sequence, for learned positions.
+        num_tokens: number of different tokens.
+        num_classes: number of classes.
+        max_length: largest number of tokens of a sequence, for learned positions.
         hidden_channels: width C, divisible by `heads`.
         num_layers: number of blocks.
         heads: number H of heads.
-        num_latents: number M of latents a head; for the mixer ``"flare"``.
+        num_latents: number M of latents per head; for ``"flare"`` and ``"flare_causal"`` only.
         mixer: what mixes the tokens, a name of :data:`flare_geo.nn.MIXERS`.
-        mixer_args: further arguments of the mixer, for ``"flare"`` those of :class:`FlareConv`:
-            `kv_layers`, `scale`, `qk_norm` and so on.
+        mixer_args: further arguments of the mixer, for ``"flare"`` those that :class:`Flare` has
+            for it: `kv_layers`, `scale`, `gating` and so on.
         positions: ``"learned"``, or ``"sinusoidal"`` as in `"Attention Is All You Need"
-            <https://arxiv.org/abs/1706.03762>`_, which knows no longest sequence.
+            <https://arxiv.org/abs/1706.03762>`_, which has no longest sequence.
         pair: whether a case is two documents.
         ffn_layers: inner layers of the feed-forward MLPs.
         ffn_channels: hidden width of the feed-forward MLPs; C if None.
@@ -63,6 +66,8 @@ class SequenceClassifier(nn.Module):
         >>> model(token, pos, torch.tensor([0, 4, 7])).shape
         torch.Size([2, 10])
     """
+
+    config: dict[str, Any]
 
     def __init__(
         self,
@@ -86,9 +91,7 @@ class SequenceClassifier(nn.Module):
         init: Init = "paper",
         backend: str = "auto",
     ) -> None:
-        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__()
-        self.config = arguments
         if positions not in ("learned", "sinusoidal"):
             raise ValueError(f"positions must be 'learned' or 'sinusoidal', got '{positions}'")
         if positions == "sinusoidal" and hidden_channels % 2:
@@ -100,22 +103,22 @@ class SequenceClassifier(nn.Module):
             nn.Embedding(max_length, hidden_channels) if positions == "learned" else None
         )
         given = dict(mixer_args or {})
-        if mixer == "flare":
-            own = {"act": act, "norm": norm, "init": init, "backend": backend}
-            given = {"num_latents": num_latents, **own, **given}
-        self.blocks = nn.ModuleList(
-            FlareBlock(
-                hidden_channels,
-                ffn_layers=ffn_layers,
-                ffn_channels=ffn_channels,
-                act=act,
-                norm=norm,
-                init=init,
-                backend=backend,
-                mixer=make_mixer(mixer, hidden_channels, heads, given),
-            )
-            for _ in range(num_layers)
-        )
+        if mixer in FLARE:
+            usual = {"act": act, "norm": norm, "init": init, "backend": backend}
+            given = {"num_latents": num_latents, **usual, **given}
+        else:
+            refuse_unused(mixer, {"num_latents": num_latents}, FLARE_ONLY)
+
+        def make_block() -> FlareBlock:
+            conv, width = make_mixer(mixer, hidden_channels, heads, given), hidden_channels
+            mlp = ResidualMLP(width, width, ffn_channels, ffn_layers, act=act)
+            reset_linears(mlp, init)
+            block = FlareBlock(width, conv, mlp, make_norm(norm, width), make_norm(norm, width))
+            if backend == "cpp":
+                block.take_cpp()
+            return block
+
+        self.blocks = nn.ModuleList(make_block() for _ in range(num_layers))
         self.norm = make_norm(norm, hidden_channels)
         self.head = ResidualMLP(
             hidden_channels * (4 if pair else 1),
@@ -219,7 +222,8 @@ class SequenceClassifier(nn.Module):
         Raises:
             OSError: if the disk is full; a former checkpoint in the folder stays whole.
         """
-        architecture = {"class": type(self).__name__, "arguments": self.config}
+        name = type(self).__name__
+        architecture = {"class": name, "arguments": as_json(self.config, name)}
         return write_checkpoint(folder, self, {"architecture": architecture, **(info or {})})
 
     @classmethod
@@ -237,6 +241,8 @@ class SequenceClassifier(nn.Module):
                 f"the checkpoint in {folder} holds a model of class '{architecture['class']}', "
                 f"not a {cls.__name__}"
             )
-        model = cls(**architecture["arguments"])
+        given = architecture["arguments"]
+        unused = {} if given.get("mixer", "flare") in FLARE else FLARE_ONLY  # older ones took it
+        model = cls(**{**given, **unused})
         load_weights(model, weights, folder)
         return model.eval()

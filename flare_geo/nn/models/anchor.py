@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from flare_geo.nn.mixer import head_width, layout_of
 from flare_geo.nn.mlp import FourierFeatures, gelu_mlp
 from flare_geo.nn.model import PointModel
-from flare_geo.nn.super_nodes import choose_points
-from flare_geo.nn.upt import checked_dim, queries_layout
+from flare_geo.nn.models.super_nodes import choose_points
+from flare_geo.nn.models.upt import checked_dim, queries_layout
 from flare_geo.ops import Layout, pairwise_attention
 
 
@@ -30,17 +30,17 @@ class AnchorUPT(PointModel):
 
     A is a subset of the points of the cloud, which attend to themselves; every other point attends
     to them, and to no other, so that any number of points can be answered after the anchors, in
-    any portions. R rotates pairs of channels by angles linear in the position (rotary embedding):
-    scores depend on differences of positions alone. Cost O(A^2 C) for the anchors, O(A C) an
-    answer. The choice of anchors depends on the order of the points, and they meet pair by pair: it
-    shards over points only once they are known.
+    chunks of any size. R rotates pairs of channels by angles linear in the position (rotary
+    embedding): scores depend on differences of positions alone. Cost O(A^2 C) for the anchors,
+    O(A C) per answer. The choice of anchors depends on the order of the points, and they interact
+    pair by pair: it shards over points only once they are known.
 
     Built from the paper's description of its physics branch; the geometry branch, which is UPT's
     super nodes, and the exchange between surface and volume are not there.
 
     Args:
-        in_channels: input channels of a point.
-        out_channels: output channels of a point.
+        in_channels: input channels per point.
+        out_channels: output channels per point.
         hidden_channels: width C, divisible by `heads`.
         num_layers: number of blocks.
         heads: number of heads, of width D = C / H, at least 2 `dim`.
@@ -80,9 +80,7 @@ class AnchorUPT(PointModel):
         max_frequency: float = 100.0,
         seed: int = 0,
     ) -> None:
-        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(in_channels, out_channels)
-        self.config = arguments
         self.dim = checked_dim(dim, in_channels)
         self.num_anchors, self.seed = num_anchors, seed
         channels, wide = hidden_channels, int(mlp_ratio * hidden_channels)

@@ -6,8 +6,9 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from flare_geo.nn.cross_attention import CrossBlock, CrossDecode, CrossEncode
-from flare_geo.nn.encode_process_decode import BareBlock, latent_block, process
+from flare_geo.nn.attention import CrossBlock, CrossDecode, CrossEncode
+from flare_geo.nn.block import BareBlock
+from flare_geo.nn.latent_blocks import latent_block, process
 from flare_geo.nn.mixer import SumMixer, layout_of
 from flare_geo.nn.mlp import Init, ResidualMLP, reset_linears
 from flare_geo.nn.model import BlockModel
@@ -23,16 +24,16 @@ class PerceiverIO(BlockModel):
         z \leftarrow \mathrm{blocks}(z), \quad
         y = \mathrm{MLP}(\mathrm{LN}\,\mathrm{Attn}(\mathrm{LN}\,h, \mathrm{LN}\,z))
 
-    M learned queries read the points, the points read the latents. Cost O(N M C) and O(M^2 C) a
-    block. The points meet in one sum, or with `cross_attn` in one more a block: it streams and
-    shards.
+    M learned queries read the points, the points read the latents. Cost O(N M C) and O(M^2 C)
+    per block. The points interact through one sum, with `cross_attn` through one more per block: it
+    streams and shards.
 
     As in the reference, the two cross attentions have neither residual nor MLP (the paper has
     both), and the output queries are the embedded points.
 
     Args:
-        in_channels: input channels of a point.
-        out_channels: output channels of a point.
+        in_channels: input channels per point.
+        out_channels: output channels per point.
         hidden_channels: width C, divisible by `heads`.
         num_layers: blocks on the latents.
         heads: number of heads.
@@ -66,9 +67,7 @@ class PerceiverIO(BlockModel):
         io_layers: int = 2,
         init: Init = "paper",
     ) -> None:
-        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(in_channels, out_channels)
-        self.config = arguments
         channels = hidden_channels
         self.embed = ResidualMLP(in_channels, channels, channels, io_layers, input_residual=False)
         mixer = LatentTransformer(channels, num_layers, heads, num_latents, mlp_ratio, cross_attn)
@@ -153,7 +152,7 @@ class LatentTransformer(SumMixer):
     def decode(
         self, x: Tensor, states: Sequence[State], ptr: Tensor | Layout | None = None
     ) -> Tensor:
-        """What each point reads off the latents of its cloud."""
+        """What each point reads from the latents of its cloud."""
         z = self._latents(states)
         if not self.cross_attn:
             z = process(self.blocks, z)

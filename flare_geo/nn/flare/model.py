@@ -2,18 +2,28 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from torch import Tensor, nn
 
-from flare_geo.nn.block import FlareBlock
-from flare_geo.nn.flare_conv import RMS_EPS_OF, Queries
-from flare_geo.nn.mixers import make_mixer
+from flare_geo.nn.flare.block import FlareBlock
+from flare_geo.nn.flare.heads import Queries, variant_of
+from flare_geo.nn.flare.official import convert_official, read_official
+from flare_geo.nn.mixers import FLARE, make_mixer, refuse_unused
 from flare_geo.nn.mlp import FourierFeatures, Init, ResidualMLP, reset_linears
 from flare_geo.nn.model import BlockModel
 from flare_geo.nn.norm import Norm, make_norm
-from flare_geo.nn.official import convert_official, read_official
 from flare_geo.ops.residual_mlp import Activation
+
+FLARE_ONLY: dict[str, Any] = {
+    "num_latents": 64,
+    "kv_layers": None,
+    "kv_channels": None,
+    "scale": None,
+    "qk_norm": None,
+    "queries": "learned",
+}
+"""The options that only mixers of FLARE take, and their defaults, which say nothing."""
 
 
 class Flare(BlockModel):
@@ -27,12 +37,12 @@ class Flare(BlockModel):
         >>> model = Flare(3, 1, 128, queries="conditioned", ffn_layers=0, ffn_channels=256)
 
     Args:
-        in_channels: input channels of a point: coordinates and whatever else is known there.
-        out_channels: output channels of a point.
+        in_channels: input channels per point: coordinates and whatever else is known there.
+        out_channels: output channels per point.
         hidden_channels: width C, divisible by `heads`.
         num_layers: number of blocks.
         heads: number H of heads.
-        num_latents: number M of latents a head.
+        num_latents: number M of latents per head.
         kv_layers: inner layers of the K and V MLPs, one number or (K, V); -1 is a linear with skip.
             None: 3, or plain linears with conditioned queries.
         ffn_layers: inner layers of the feed-forward MLPs.
@@ -44,7 +54,8 @@ class Flare(BlockModel):
         embed_channels: hidden width of the embedding; C if None.
         scale: factor of the scores. None: 1, or D^-1/2 with conditioned queries.
         qk_norm: whether queries and keys are normalised. None: with conditioned queries only.
-        queries: ``"learned"`` or ``"conditioned"`` (FLARE++), see :class:`FlareConv`.
+        queries: ``"learned"``, ``"shared"`` by the heads, or ``"conditioned"`` (FLARE++), see
+            :class:`FlareConv`.
         act: activation of all MLPs.
         norm: ``"layer"`` or ``"rms"``.
         out_norm: whether a norm stands before the head.
@@ -53,16 +64,20 @@ class Flare(BlockModel):
         backend: see :func:`flare_geo.ops.flare_attention`.
         checkpoint_blocks: keep only the input of each block for the backward pass and compute the
             block once more there: less memory, about a third more time.
-        mixer: what mixes the points in each block, a name of :data:`flare_geo.nn.MIXERS`; one other
-            than ``"flare"`` takes `heads` and what `mixer_args` says, and not `num_latents`,
-            `kv_layers`, `kv_channels`, `scale`, `qk_norm`, `queries` and `backend`.
-        mixer_args: arguments of the mixer that are no arguments of the model, for ``"flare"`` such
-            as `gating`.
+        mixer: what mixes the points in each block, a name of :data:`flare_geo.nn.MIXERS`. Only
+            ``"flare"`` and ``"flare_causal"`` take `num_latents`, `kv_layers`, `kv_channels`,
+            `scale`, `qk_norm` and `queries`; the others take `heads` and `mixer_args`.
+        mixer_args: arguments of the mixer that are not arguments of the model: for ``"flare"``
+            `gating` (a gate that is a residual MLP), `num_latent_blocks` (:class:`LatentBlocks`)
+            and `share_k0_v0` (:class:`ConditionedQueries`).
         num_passes: how many times the points go through all blocks, with the same weights, as in
             `"Universal Transformers" <https://arxiv.org/abs/1807.03819>`_.
         shared_mixer: whether all blocks have one mixer, each with norms of its own, as in
             `"ALBERT" <https://arxiv.org/abs/1909.11942>`_.
         shared_ffn: whether all blocks have one feed-forward MLP.
+
+    Raises:
+        ValueError: if an option is given that the mixer does not take.
 
     Shapes:
         - **x:** `[N, in_channels]`; **ptr:** `[B+1]` or **batch:** `[N]` sorted
@@ -106,9 +121,7 @@ class Flare(BlockModel):
         shared_mixer: bool = False,
         shared_ffn: bool = False,
     ) -> None:
-        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(in_channels, out_channels)
-        self.config = arguments
         if num_passes < 1:
             raise ValueError(f"num_passes must be at least 1, got {num_passes}")
         self.checkpoint_blocks, self.num_passes = checkpoint_blocks, num_passes
@@ -121,45 +134,48 @@ class Flare(BlockModel):
             act=act,
             input_residual=False,
         )
+        options: dict[str, Any] = {
+            "num_latents": num_latents,
+            "kv_layers": kv_layers,
+            "kv_channels": kv_channels,
+            "scale": scale,
+            "qk_norm": qk_norm,
+            "queries": queries,
+        }
         given = dict(mixer_args or {})
-        if mixer == "flare":
-            own = {
-                "num_latents": num_latents,
-                "kv_layers": kv_layers,
-                "kv_channels": kv_channels,
-                "scale": scale,
-                "qk_norm": qk_norm,
-                "queries": queries,
-                "act": act,
-                "norm": norm,
-                "init": init,
-                "backend": backend,
-            }
-            for name in own.keys() & given.keys():
+        if mixer in FLARE:
+            options |= {"act": act, "norm": norm, "init": init, "backend": backend}
+            for name in options.keys() & given.keys():
                 raise ValueError(f"say {name} as an argument of the model, not in mixer_args")
-            given |= own
+            given |= options
+        else:
+            refuse_unused(mixer, options, FLARE_ONLY)
+
+        def make_mlp() -> ResidualMLP:
+            width = hidden_channels
+            mlp = ResidualMLP(width, width, ffn_channels, ffn_layers, act=ffn_act or act)
+            reset_linears(mlp, init)
+            return mlp
+
+        def norm_of_points() -> nn.Module:
+            return make_norm(norm, hidden_channels, rms_eps=variant_of(queries).rms_eps)
+
         self.blocks = nn.ModuleList()
-        for i in range(num_layers):
-            last = cast(FlareBlock, self.blocks[-1]) if i else None
-            self.blocks.append(
-                FlareBlock(
-                    hidden_channels,
-                    ffn_layers=ffn_layers,
-                    ffn_channels=ffn_channels,
-                    act=act,
-                    norm=norm,
-                    init=init,
-                    backend=backend,
-                    ffn_act=ffn_act,
-                    queries=queries,
-                    mixer=last.conv
-                    if last is not None and shared_mixer
-                    else make_mixer(mixer, hidden_channels, heads, given),
-                    mlp=last.mlp if last is not None and shared_ffn else None,
-                )
+        last: FlareBlock | None = None
+        for _ in range(num_layers):
+            last = FlareBlock(
+                hidden_channels,
+                last.conv
+                if last is not None and shared_mixer
+                else make_mixer(mixer, hidden_channels, heads, given),
+                last.mlp if last is not None and shared_ffn else make_mlp(),
+                norm_of_points(),
+                norm_of_points(),
             )
-        eps = RMS_EPS_OF[queries]
-        self.norm = make_norm(norm, hidden_channels, rms_eps=eps) if out_norm else nn.Identity()
+            if backend == "cpp":
+                last.take_cpp()
+            self.blocks.append(last)
+        self.norm = norm_of_points() if out_norm else nn.Identity()
         self.head = ResidualMLP(
             hidden_channels,
             out_channels,
@@ -180,6 +196,15 @@ class Flare(BlockModel):
         """Norm and head: `[N, C]` to `[N, out_channels]`."""
         y: Tensor = self.head(self.norm(h))
         return y
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """A fresh model from the arguments that a checkpoint of this or an older revision kept.
+
+        Older revisions took options of FLARE beside another mixer, which made no use of them.
+        """
+        used = {} if config.get("mixer", "flare") in FLARE else FLARE_ONLY
+        return cls(**{**config, **used})
 
     @classmethod
     def from_official(

@@ -1,4 +1,4 @@
-"""Latent queries that are made of the cloud which they will read: FLARE++."""
+"""Latent queries made from the cloud that they will read: FLARE++."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ GATE = 0.25
 
 
 class ConditionedQueries(nn.Module):
-    r"""Queries of each cloud's own, from `"FLARE++" <https://arxiv.org/abs/2608.11519>`_, in the
+    r"""Queries made for each cloud, from `"FLARE++" <https://arxiv.org/abs/2608.11519>`_, in the
     gated, normalised form of its authors' code.
 
     .. math::
@@ -19,15 +19,15 @@ class ConditionedQueries(nn.Module):
         Q'_h = \mathrm{softmax}_n(s\, n_a(q_0)_h K_{0h}^\top)\, V_{0h}, \qquad
         Q_h = n(q)_h + \sigma(g_h)\, Q'_h
 
-    The norms n have no weights, n_a has them. q are the fixed latents of :class:`FlareConv`; as the
-    gate closes, FLARE with normalised latents is left.
+    The norms n have no weights, n_a has them. q are the fixed latents of :class:`FlareConv`; with
+    the gate closed, the layer is FLARE with normalised latents.
 
     Args:
         in_channels: width of x.
         heads: number H of heads.
-        width: width D of a head.
-        num_latents: number M of latents a head.
-        scale: factor s of the scores.
+        width: width D per head.
+        num_latents: number M of latents per head.
+        scale: factor s of the scores; D^-1/2 if None.
         norm: kind of the norms.
         rms_eps: see :func:`flare_geo.nn.norm.make_norm`.
         share_k0_v0: whether the first keys are also the first values.
@@ -40,13 +40,14 @@ class ConditionedQueries(nn.Module):
         width: int,
         num_latents: int,
         *,
-        scale: float,
-        norm: Norm,
-        rms_eps: float,
-        share_k0_v0: bool,
+        scale: float | None = None,
+        norm: Norm = "layer",
+        rms_eps: float = 1e-6,
+        share_k0_v0: bool = True,
     ) -> None:
         super().__init__()
-        self.heads, self.scale = heads, scale
+        self.heads = heads
+        self.scale: float = width**-0.5 if scale is None else scale
         self.q0 = nn.Parameter(Tensor(heads, num_latents, width))
         self.gate = nn.Parameter(Tensor(heads))
         self.q0_norm = make_norm(norm, width, rms_eps=rms_eps)
@@ -75,8 +76,8 @@ class ConditionedQueries(nn.Module):
         return y
 
     def forward(self, fixed: Tensor, made: Tensor) -> Tensor:
-        """The sum `[B, H, M, D]` of normalised fixed queries `[H, M, D]` and gated `Q'`, float32 or
-        wider.
+        """The sum `[B, H, M, D]` of normalised fixed queries `[H, M, D]` and gated `Q'`, in float32
+        or wider.
         """
         wide = torch.promote_types(fixed.dtype, torch.float32)
         return fixed.to(wide) + self.gate.to(wide).sigmoid()[:, None, None] * made.to(wide)

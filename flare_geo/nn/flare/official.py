@@ -103,7 +103,9 @@ def read_official(
         raise ValueError("only a trainer checkpoint has averaged weights; use ema=False")
     state = _uncompiled(source)
     if not any(k.endswith(("att.latent_q", "mixer.latent_q_fixed")) for k in state):
-        raise ValueError("this is no FLARE.py state dict: it has no key 'blocks.0.att.latent_q'")
+        raise ValueError(
+            "this is not a FLARE.py state dict: there is no key 'blocks.0.att.latent_q'"
+        )
     return state
 
 
@@ -154,6 +156,7 @@ def convert_official(
         return weights[f"{prefix}.lin_out.weight"].shape[1]
 
     kv = [f"{conv}{x}_mlp" for x in "kv"]
+    shared = heads > 1 and weights[f"{conv}q"].shape[0] == 1
     first = "embed.layers.0.weight" if depth("embed") >= 0 else "embed.lin_out.weight"
     config = {
         "in_channels": weights[first].shape[1],
@@ -169,13 +172,12 @@ def convert_official(
         "ffn_channels": width("blocks.0.mlp"),
         "embed_channels": width("embed"),
         "qk_norm": f"{conv}k_norm.weight" in weights,
-        "queries": "conditioned" if made else "learned",
+        "queries": "conditioned" if made else "shared" if shared else "learned",
         "norm": "layer" if "blocks.0.norm1.bias" in weights else "rms",
         "out_norm": "norm.weight" in weights,
         "shared_mixer": any(k.startswith("att.") for k in state),
         "shared_ffn": any(k.startswith("ffn.") for k in state),
         "mixer_args": {
-            "shared_latents": heads > 1 and weights[f"{conv}q"].shape[0] == 1,
             "num_latent_blocks": len(
                 {k.split(".")[4] for k in weights if k.startswith(f"{conv}latent_blocks.")}
             ),
