@@ -8,46 +8,17 @@ import torch
 from torch import Tensor
 
 from flare_geo.cli.pictures import Pictures
-from flare_geo.cli.run import make_dataset, source_of
+from flare_geo.cli.run_folder import make_dataset, source_of
+from flare_geo.cli.verb import Verb, Verbs
 from flare_geo.datasets import DATASETS, PackedDataset
+from flare_geo.datasets.am_statistics import case_statistics, filter_cases
+from flare_geo.datasets.netfabb import convert_netfabb
 from flare_geo.nn import Scaler
 
-CONVERTERS = ("netfabb",)
-AM_VERBS = ("statistics", "filter")  # of sets in the LPBF form
-ACTIONS = ("generate", "download", "inspect")
 ROWS = 2**20  # points a step of the statistics
 SHOWN = 200_000  # points in a histogram
 FAR = 10.0  # robust deviations from the other cases at which a case is pointed out,
 SEEN = 0.05  # if they are also that much of the whole range of the channel
-
-
-def choose(arguments: Sequence[str]) -> tuple[Callable[..., Any], str, list[str]]:
-    """The function behind `data ACTION NAME`, its full name, and the arguments that are left."""
-    usage = (
-        f"usage: flare-geo data {{{','.join(ACTIONS)}}} {{{','.join(DATASETS)}}} --root FOLDER; "
-        f"flare-geo data convert {{{','.join(CONVERTERS)}}} CASE_FOLDER... --out FOLDER; "
-        f"flare-geo data {{{','.join(AM_VERBS)}}} --root FOLDER"
-    )
-    action, *rest = arguments or [""]
-    if action == "convert" and rest[:1] == ["netfabb"]:
-        from flare_geo.datasets.netfabb import convert_netfabb
-
-        options = next((i for i, a in enumerate(rest) if a.startswith("-")), len(rest))
-        folders = [f"--case_dirs+={folder}" for folder in rest[1:options]]
-        return convert_netfabb, "data convert netfabb", [*folders, *rest[options:]]
-    if action in AM_VERBS:
-        from flare_geo.datasets.am_statistics import case_statistics, filter_cases
-
-        verbs: dict[str, Callable[..., Any]] = {
-            "statistics": case_statistics,
-            "filter": filter_cases,
-        }
-        return verbs[action], f"data {action}", rest
-    if action in ACTIONS and rest and rest[0] in DATASETS:
-        name = rest[0]
-        function = inspect_verb(name) if action == "inspect" else getattr(DATASETS[name], action)
-        return function, f"data {action} {name}", rest[1:]
-    raise ValueError(usage)
 
 
 def inspect_verb(name: str) -> Callable[..., None]:
@@ -219,3 +190,13 @@ def _draw(found: Survey, path: Path, title: str, generated: bool) -> None:
     columns = dict(zip(found.labels, found.shown.T, strict=True))
     columns |= dict(zip(found.once_labels, found.once.T, strict=True))
     plot_histograms(columns, path, title=title, note="generated data" if generated else None)
+
+
+VERB: Verbs = {
+    "generate": {name: Verb(cls.generate) for name, cls in DATASETS.items()},
+    "download": {name: Verb(cls.download) for name, cls in DATASETS.items()},
+    "inspect": {name: Verb(inspect_verb(name)) for name in DATASETS},
+    "convert": {"netfabb": Verb(convert_netfabb, positional=("case_dirs+",))},
+    "statistics": Verb(case_statistics),  # of data sets in the LPBF form, as filter
+    "filter": Verb(filter_cases),
+}

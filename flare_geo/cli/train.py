@@ -15,7 +15,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from flare_geo.cli.pictures import Pictures
-from flare_geo.cli.run import source_of
+from flare_geo.cli.run_folder import source_of
+from flare_geo.cli.verb import Verb
 from flare_geo.datasets import PackedDataset, SequenceDataset
 from flare_geo.files import write_aside
 from flare_geo.nn import Flare, PointModel, SequenceClassifier, Surrogate
@@ -307,3 +308,6 @@ def _quieten() -> None:
     """Lightning's greetings and tips go; its warnings and errors stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+VERB = Verb(train, yaml="resolved")

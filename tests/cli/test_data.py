@@ -96,9 +96,9 @@ def test_netfabb_results_become_a_set(tmp_path, capsys):
     [
         (
             ["inspect", "elasticities", "--root", "x"],
-            "data {generate,download,inspect} {elasticity",
+            "data inspect: there is no 'elasticities', choose one of elasticity, darcy,",
         ),
-        (["convert", "ansys", "x"], "data convert {netfabb} CASE_FOLDER... --out FOLDER"),
+        (["convert", "ansys", "x"], "data convert: there is no 'ansys', choose one of netfabb"),
         (["convert", "netfabb", "nowhere"], "required: out"),
         (["filter"], "required: root"),
     ],
