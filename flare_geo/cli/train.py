@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from flare_geo.cli.pictures import Pictures
-from flare_geo.cli.run_folder import source_of
+from flare_geo.cli.run_folder import source_line, source_of
 from flare_geo.cli.verb import Verb
 from flare_geo.datasets import PackedDataset, SequenceDataset
 from flare_geo.files import write_aside
@@ -287,6 +287,8 @@ def _announce(
     parameters = sum(p.numel() for p in net.parameters())
     model = net.model if isinstance(net, Surrogate) else net
     generated = " (generated data)" if source_of(data) == "generated" else ""
+    if not type(model).__module__.startswith("flare_geo."):
+        print(source_line(type(model)))
     print(
         f"{data.name}{generated}: {len(data)} training and {held_out} validation cases; "
         f"{type(model).__name__} with {parameters:,} parameters on "

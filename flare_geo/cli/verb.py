@@ -45,7 +45,7 @@ class Verb:
         parser.add_argument(
             "--config", action="config", help="A YAML file with any of the options."
         )
-        hidden = {self.yaml} if self.yaml else set()
+        hidden: set[str | int] = {self.yaml} if self.yaml else set()
         parser.add_function_arguments(self.function, as_group=False, skip=hidden)
         # A default that is a class is given as if on the command line. Another class in its place
         # then has its own defaults, and not those of this one where names agree.
@@ -120,4 +120,10 @@ def _short(message: str) -> str:
         where = re.search(r'(?:Parser key|key) "([^"]+)"', text)
         name = f"{where[1]}.{unknown[1]}" if where else unknown[1]
         return f"unknown option '{name}'; --help and --data.help, --model.help list what there is"
+    wrong = re.search(
+        r'key "([^"]+)":.*? class: (.*?)\.* (?:Got|- Type|Given).*Given value: (.*)', text
+    )
+    if wrong:  # the first of several reasons why a class does not fit
+        missing = "; is its folder on PYTHONPATH?" if "No module named" in wrong[2] else ""
+        return f"{wrong[1]} {wrong[3]}: {wrong[2]}{missing}"
     return text
