@@ -1,4 +1,4 @@
-"""`flare-geo evaluate` of a classifier of sequences: accuracy, case by case and in summary."""
+"""`flare-geo evaluate` for a classifier of sequences: accuracy, case by case and in summary."""
 
 from pathlib import Path
 from typing import Any
