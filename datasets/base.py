@@ -37,6 +37,12 @@ CaseTransform: TypeAlias = BaseTransform | Callable[[Data], Data]
 """What a data set applies to a case: one of PyG or of `flare_geo.transforms`, or any function."""
 
 
+class Undeclared(str):
+    """A class variable that concrete classes declare; a class that does not is abstract."""
+
+    __isabstractmethod__ = True
+
+
 class Channel(NamedTuple):
     """One column of a field: ``Channel("x", "m", "first coordinate")``; unit "1" is none."""
 
@@ -78,7 +84,7 @@ class PackedDataset(Dataset, ABC):
         FileNotFoundError: a raw file is missing; says where it was sought and how to get it.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = Undeclared()
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     channels: dict[str, tuple[Channel, ...]]
     """What the user sees in each field; a set whose options choose sets it on the instance."""

@@ -25,7 +25,7 @@ import torch
 import yaml
 from torch_geometric.data import Batch
 
-from flare_geo.cli.run import make_dataset
+from flare_geo.cli.run_folder import make_dataset
 from flare_geo.files import write_aside
 from flare_geo.nn import MIXERS, Surrogate
 from flare_geo.provenance import provenance

@@ -163,8 +163,8 @@ def test_wheel_holds_every_module(wheel):
         parts = path.relative_to(ROOT).parts
         name = "/".join(parts if parts[0] == "flare_geo" else ("flare_geo", *parts))
         assert name in inside
-    assert "flare_geo/py.typed" in inside
-    assert "flare_geo/viz/html/viewer.html" in inside
+    report = {f"flare_geo/cli/report/{name}" for name in ("page.html.j2", "report.css")}
+    assert inside >= {"flare_geo/py.typed", "flare_geo/viz/html/viewer.html", *report}
     top = {name.split("/")[0] for name in inside}
     assert {t for t in top if not t.endswith(".dist-info")} == {"flare_geo"}
 

@@ -1,4 +1,4 @@
-"""`flare-geo data`: get, make, look at and convert data sets."""
+"""`flare-geo data`: download, generate, inspect, convert and filter data sets."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -8,46 +8,17 @@ import torch
 from torch import Tensor
 
 from flare_geo.cli.pictures import Pictures
-from flare_geo.cli.run import make_dataset, source_of
+from flare_geo.cli.run_folder import make_dataset, source_of
+from flare_geo.cli.verb import Verb, Verbs
 from flare_geo.datasets import DATASETS, PackedDataset
+from flare_geo.datasets.am_statistics import case_statistics, filter_cases
+from flare_geo.datasets.netfabb import convert_netfabb
 from flare_geo.nn import Scaler
 
-CONVERTERS = ("netfabb",)
-AM_VERBS = ("statistics", "filter")  # of sets in the LPBF form
-ACTIONS = ("generate", "download", "inspect")
-ROWS = 2**20  # points a step of the statistics
+ROWS = 2**20  # points per step of the statistics
 SHOWN = 200_000  # points in a histogram
-FAR = 10.0  # robust deviations from the other cases at which a case is pointed out,
-SEEN = 0.05  # if they are also that much of the whole range of the channel
-
-
-def choose(arguments: Sequence[str]) -> tuple[Callable[..., Any], str, list[str]]:
-    """The function behind `data ACTION NAME`, its full name, and the arguments that are left."""
-    usage = (
-        f"usage: flare-geo data {{{','.join(ACTIONS)}}} {{{','.join(DATASETS)}}} --root FOLDER; "
-        f"flare-geo data convert {{{','.join(CONVERTERS)}}} CASE_FOLDER... --out FOLDER; "
-        f"flare-geo data {{{','.join(AM_VERBS)}}} --root FOLDER"
-    )
-    action, *rest = arguments or [""]
-    if action == "convert" and rest[:1] == ["netfabb"]:
-        from flare_geo.datasets.netfabb import convert_netfabb
-
-        options = next((i for i, a in enumerate(rest) if a.startswith("-")), len(rest))
-        folders = [f"--case_dirs+={folder}" for folder in rest[1:options]]
-        return convert_netfabb, "data convert netfabb", [*folders, *rest[options:]]
-    if action in AM_VERBS:
-        from flare_geo.datasets.am_statistics import case_statistics, filter_cases
-
-        verbs: dict[str, Callable[..., Any]] = {
-            "statistics": case_statistics,
-            "filter": filter_cases,
-        }
-        return verbs[action], f"data {action}", rest
-    if action in ACTIONS and rest and rest[0] in DATASETS:
-        name = rest[0]
-        function = inspect_verb(name) if action == "inspect" else getattr(DATASETS[name], action)
-        return function, f"data {action} {name}", rest[1:]
-    raise ValueError(usage)
+FAR = 10.0  # robust deviations from the other cases at which a case is unusual,
+SEEN = 0.05  # if they are also this share of the whole range of the channel
 
 
 def inspect_verb(name: str) -> Callable[..., None]:
@@ -60,16 +31,16 @@ def inspect_verb(name: str) -> Callable[..., None]:
         png: Path | None = None,
         check: bool = False,
     ) -> None:
-        """Print counts, channels, units and ranges, unusual cases, and draw histograms.
+        """Print counts, channels, units, ranges and unusual cases, and draw histograms.
 
         Cases that are not sound (NaN, missing arrays, broken files) are named and left out.
 
         Args:
-            root: folder of the data.
-            split: one split; all of them if not given.
-            data: options of the data set, as in `--data.workers 4`.
-            png: the histograms; ROOT/processed/NAME_SPLIT.png if not given.
-            check: compare every case with its checksum.
+            root: Folder of the data.
+            split: Split to inspect; all splits if not given.
+            data: Options of the data set, as in `--data.workers 4`.
+            png: Picture of the histograms; ROOT/processed/NAME_SPLIT.png if not given.
+            check: Compare every case with its checksum.
         """
         for each in [split] if split else DATASETS[name].splits:
             inspect_split(name, root, each, data or {}, png, check)
@@ -78,10 +49,10 @@ def inspect_verb(name: str) -> Callable[..., None]:
 
 
 class Survey(NamedTuple):
-    """What one pass over a split shows. B cases, C channels with a value per point.
+    """The statistics of a split, from one pass over its B cases and their C channels per point.
 
     Shapes: `sizes [B]`, `mean, low, high [B, C]`, `scaler` of C channels, `shown [n, C]` random
-    points, `once [B, g]` values of the channels that a case has only once.
+    points, `once [B, g]` values of the channels with one value per case.
     """
 
     labels: list[str]
@@ -99,7 +70,7 @@ class Survey(NamedTuple):
 def inspect_split(
     name: str, root: Path, split: str, options: dict[str, Any], png: Path | None, check: bool
 ) -> None:
-    """Print what is to be known of one split, and draw its histograms."""
+    """Print the statistics of one split, and draw its histograms."""
     cls = DATASETS[name]
     spec = {
         "class_path": f"{cls.__module__}.{cls.__qualname__}",
@@ -114,7 +85,7 @@ def inspect_split(
     print(
         f"{name} {split}{', generated' if generated else ''}: {len(dataset)} cases, "
         f"{int(found.sizes.min())} to {int(found.sizes.max())} points, {int(found.sizes.sum())} "
-        "in all"
+        "in total"
     )
     low, high = found.low.amin(0), found.high.amax(0)
     for i, label in enumerate(found.labels):
@@ -123,7 +94,7 @@ def inspect_split(
         print(f"  {label}: {found.meanings[i]}; {spread}{low[i]:.5g} to {high[i]:.5g}")
     for i, label in enumerate(found.once_labels):
         values = found.once[:, i]
-        print(f"  {label}, once a case: {values.min():.5g} to {values.max():.5g}")
+        print(f"  {label}, one value per case: {values.min():.5g} to {values.max():.5g}")
     for line in unusual(found, dataset.store.names):
         print(f"  unusual: {line}")
     for case, reason in dataset.store.attrs.get("left_out", []):
@@ -131,7 +102,7 @@ def inspect_split(
     if check:
         damaged = dataset.store.find_damage()
         verdict = f"damaged: {', '.join(damaged)}; delete the file to pack it anew"
-        print(f"  checksums: {verdict if damaged else 'all right'}")
+        print(f"  checksums: {verdict if damaged else 'correct'}")
     path = png or root / "processed" / f"{name}_{split}.png"
     pictures = Pictures(margin="  ")
     with pictures.drawing("histograms", path):
@@ -153,7 +124,7 @@ def survey(dataset: PackedDataset) -> Survey:
     sizes: list[int] = []
     generator = torch.Generator().manual_seed(0)
 
-    def stretches() -> Iterator[Tensor]:
+    def chunks() -> Iterator[Tensor]:
         for data in dataset:
             x = torch.cat([data[f] for f in fields], dim=1)  # [n, C]
             n = x.shape[0]
@@ -167,8 +138,8 @@ def survey(dataset: PackedDataset) -> Survey:
                 cases.append((x.double().mean(0) if n < ROWS else x.mean(0), x.amin(0), x.amax(0)))
             yield from x.split(ROWS)
 
-    scaler = Scaler.fit(stretches())
-    mean, low, high = (torch.stack(parts) for parts in zip(*cases, strict=True))
+    scaler = Scaler.fit(chunks())
+    mean, low, high = (torch.stack(values) for values in zip(*cases, strict=True))
     return Survey(
         [_label(*e) for e in each if e[0] not in per_case],
         [c.meaning for f, _, c in each if f not in per_case],
@@ -184,7 +155,7 @@ def survey(dataset: PackedDataset) -> Survey:
 
 
 def unusual(found: Survey, names: Sequence[str], most: int = 10) -> list[str]:
-    """Cases whose mean or extremes stand far off those of the others, the farthest first."""
+    """Cases whose mean or extremes are far from those of the others, the farthest first."""
     if len(found.mean) < 8:
         return []
     lines = []
@@ -219,3 +190,13 @@ def _draw(found: Survey, path: Path, title: str, generated: bool) -> None:
     columns = dict(zip(found.labels, found.shown.T, strict=True))
     columns |= dict(zip(found.once_labels, found.once.T, strict=True))
     plot_histograms(columns, path, title=title, note="generated data" if generated else None)
+
+
+VERB: Verbs = {
+    "generate": {name: Verb(cls.generate) for name, cls in DATASETS.items()},
+    "download": {name: Verb(cls.download) for name, cls in DATASETS.items()},
+    "inspect": {name: Verb(inspect_verb(name)) for name in DATASETS},
+    "convert": {"netfabb": Verb(convert_netfabb, positional=("case_dirs+",))},
+    "statistics": Verb(case_statistics),  # of data sets in the LPBF form, as filter
+    "filter": Verb(filter_cases),
+}

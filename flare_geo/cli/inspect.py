@@ -7,9 +7,15 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from flare_geo.cli.evaluate import choose_device
 from flare_geo.cli.pictures import Pictures
-from flare_geo.cli.run import Which, open_checkpoint, open_data, source_of
+from flare_geo.cli.run_folder import (
+    Which,
+    choose_device,
+    open_checkpoint,
+    open_data,
+    source_of,
+)
+from flare_geo.cli.verb import Verb
 from flare_geo.files import write_aside
 from flare_geo.mesh import add_fields, to_pyvista, write_mesh
 from flare_geo.nn import Surrogate
@@ -289,3 +295,6 @@ def _print(summary: dict[str, Any], out: Path) -> None:
     else:
         print(f"suggested M: {suggested}, as it is; the busiest head uses {used}")
     print(f"spectra.json and the mesh with the weights: {out}")
+
+
+VERB = Verb(inspect, positional=("run", "mesh"))

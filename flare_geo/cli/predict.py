@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from flare_geo.cli.evaluate import choose_device, coefficients
 from flare_geo.cli.pictures import Pictures
 from flare_geo.cli.pieces import (
     STORE,
@@ -17,7 +16,9 @@ from flare_geo.cli.pieces import (
     predict_store,
     say_errors,
 )
-from flare_geo.cli.run import Which, open_checkpoint
+from flare_geo.cli.results import coefficients
+from flare_geo.cli.run_folder import Which, choose_device, open_checkpoint
+from flare_geo.cli.verb import Verb
 from flare_geo.mesh import (
     SUFFIXES,
     NotInPieces,
@@ -301,3 +302,6 @@ def _draw(
 
             open_window(mesh, field, label=label, title=name)
     pictures.finish()
+
+
+VERB = Verb(predict, positional=("run", "mesh"))

@@ -3,9 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from flare_geo.cli.evaluate import case_errors, choose_cases, choose_device
 from flare_geo.cli.pictures import Pictures
-from flare_geo.cli.run import Which, open_checkpoint, open_data, options_suffix, source_of
+from flare_geo.cli.results import case_errors, choose_cases
+from flare_geo.cli.run_folder import (
+    Which,
+    choose_device,
+    open_checkpoint,
+    open_data,
+    options_suffix,
+    source_of,
+)
+from flare_geo.cli.verb import Verb
 from flare_geo.pyg import Data
 from flare_geo.viz import Comparison, plot_comparison_grid, write_comparison_html
 
@@ -86,3 +94,6 @@ def render(
                 write_comparison_html(*fields, page, label=field.label, title=name, note=note)
     pictures.finish()
     return path
+
+
+VERB = Verb(render, positional=("run",))

@@ -1,4 +1,4 @@
-"""`flare-geo train`: a surrogate from a YAML and flags."""
+"""`flare-geo train`: train a surrogate from a YAML file and flags."""
 
 import logging
 import math
@@ -15,7 +15,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from flare_geo.cli.pictures import Pictures
-from flare_geo.cli.run import source_of
+from flare_geo.cli.run_folder import source_line, source_of
+from flare_geo.cli.verb import Verb
 from flare_geo.datasets import PackedDataset, SequenceDataset
 from flare_geo.files import write_aside
 from flare_geo.nn import Flare, PointModel, SequenceClassifier, Surrogate
@@ -32,14 +33,14 @@ WHERE_NOT_WHAT = (
     "run", "config", "compile", "num_workers", "accelerator", "devices", "strategy", "num_nodes",
     "point_ranks", "save_minutes", "max_bad_steps", "wait_minutes",
 )  # fmt: skip
-QUIET = [  # Lightning's advice that does not apply to packed batches or to a CPU
+QUIET = [  # advice of Lightning that does not apply to packed batches or to a CPU
     ".*does not have many workers.*",
     ".*GPU available but not used.*",
     ".*number of training batches.*smaller than the logging interval.*",
     ".*Checkpoint directory.*exists and is not empty.*",
     ".*The dirpath has changed from.*",  # a run folder may be moved
-    ".*Detected call of `lr_scheduler.step\\(\\)` before.*",  # float16 leaves out steps at first
-    ".*Total length of `list` across ranks is zero.*",  # a set without validation cases
+    ".*Detected call of `lr_scheduler.step\\(\\)` before.*",  # float16 skips steps at first
+    ".*Total length of `list` across ranks is zero.*",  # a data set without validation cases
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
 ]
 
@@ -76,61 +77,61 @@ def train(
     num_workers: int = 0,
     resolved: str = "",
 ) -> Path:
-    """Train a surrogate; a run that was cut off is continued by the same command.
+    """Train a surrogate; the same command continues a run that was interrupted.
 
     Args:
-        data: the data set; its training split is fitted, its validation split, where it has one,
-            chooses the checkpoint `best`.
-        run: folder of the run; made if it is not there, continued if it is.
-        model: the model, called with the numbers of input and output channels; for sequences a
-            classifier, called with the numbers of tokens and classes and the largest length.
-        epochs: passes over the training split.
-        batch_size: clouds a batch, over all processes; 4 if neither this nor points_per_batch is
-            given.
-        points_per_batch: points a batch, over all processes, in place of batch_size: clouds are
+        data: The data set. The model is fitted to its training split; the validation split, where
+            there is one, chooses the checkpoint "best".
+        run: Folder of the run. It is made if it does not exist, and continued if it does.
+        model: The model, called with the numbers of input and output channels. For sequences it is
+            a classifier, called with the numbers of tokens and classes and the largest length.
+        epochs: Number of passes over the training split.
+        batch_size: Clouds per batch, over all processes. The default is 4 if points_per_batch is
+            not given.
+        points_per_batch: Points per batch, over all processes, in place of batch_size. Clouds are
             packed so that all processes have about as many points.
-        lr: peak learning rate of AdamW under a cosine one-cycle schedule.
-        weight_decay: of the weights of linear layers; biases, norms and latents do not decay.
-        eps: of Adam.
-        pct_start: share of the steps in which the rate rises.
-        div_factor: peak rate over first rate.
-        final_div_factor: first rate over last rate.
-        clip: largest norm of the gradient; 0 for none.
-        accumulate: batches a step.
-        ema: decay of an exponential moving average of the weights, which is then what is validated
-            and saved.
-        raw: fields that are not standardised.
-        val_every: epochs between validations.
-        save_minutes: minutes between saves within an epoch; null saves at its end only.
-        max_bad_steps: steps in a row whose loss or gradient is not finite, which end the run; fewer
-            are left out and their cases named.
-        seed: of the weights, the order of the batches and all else that is random.
-        precision: of the computation.
-        compile: compile the model first: on a CPU its kernels in C++, once on a machine and in some
-            ten seconds; on a GPU by torch.compile.
-        accelerator: "auto", "cpu", "gpu".
-        devices: how many, or "auto".
-        strategy: Lightning's, "ddp" for several GPUs.
-        num_nodes: machines.
-        wait_minutes: how long a process waits for the others before it gives up.
-        point_ranks: processes that share the points of each cloud, for clouds that one of them
-            cannot hold; the others of them take other clouds.
-        num_workers: loading processes.
-        resolved: the configuration as YAML, kept in the run's `config.yaml`; the command line
+        lr: Peak learning rate of AdamW under a cosine one-cycle schedule.
+        weight_decay: Weight decay of linear layers; biases, norms and latents do not decay.
+        eps: Adam's epsilon.
+        pct_start: Share of the steps in which the learning rate rises.
+        div_factor: Ratio of the peak learning rate to the first one.
+        final_div_factor: Ratio of the first learning rate to the last one.
+        clip: Largest norm of the gradient; 0 turns clipping off.
+        accumulate: Batches per optimiser step.
+        ema: Decay of an exponential moving average of the weights, which is then validated and
+            saved in place of the weights.
+        raw: Fields that are not standardised.
+        val_every: Epochs between validations.
+        save_minutes: Minutes between saves within an epoch; null saves only at the end of epochs.
+        max_bad_steps: Number of steps in a row with a non-finite loss or gradient that ends the
+            run. Fewer are skipped, and their cases are named.
+        seed: Seed of the weights, the order of the batches and all other random numbers.
+        precision: Floating-point precision of the computation.
+        compile: Compile the model first: on a CPU to kernels in C++, which takes some ten seconds
+            once per machine; on a GPU by torch.compile.
+        accelerator: "auto", "cpu" or "gpu".
+        devices: Number of devices, or "auto".
+        strategy: Strategy of Lightning, "ddp" for several GPUs.
+        num_nodes: Number of machines.
+        wait_minutes: Minutes that a process waits for the others before it gives up.
+        point_ranks: Number of processes that shard the points of each cloud, for clouds that one
+            process cannot hold. Groups of that many processes take different clouds.
+        num_workers: Number of loading processes.
+        resolved: The configuration as YAML, kept as the `config.yaml` of the run; the command line
             fills it in.
 
     Returns:
         The folder of the run.
 
     Raises:
-        FileNotFoundError: if the data are not there; says how to get them.
-        ValueError: if an option does not fit, or the run folder holds a run with other options.
+        FileNotFoundError: The data are not there; says how to get them.
+        ValueError: An option does not fit, or the folder holds a run with other options.
     """
     _quieten()
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
     if _is_complete(run, resolved):
-        print(f"{run} is trained already: choose another --run, or delete it, to train anew")
+        print(f"{run} is trained already: to train anew, choose another --run or delete it")
         return run
     seed_everything(seed, verbose=False)
     make_module, net = _make_net(model, data, tuple(raw or ()))
@@ -176,7 +177,7 @@ def train(
         enable_model_summary=False,
     )
     limit_waiting(trainer, wait_minutes)
-    plan = splits.plan(data, 0, trainer.world_size)  # can so many processes share the clouds?
+    plan = splits.plan(data, 0, trainer.world_size)  # raises if they cannot be divided
     if trainer.is_global_zero:
         _announce(run, data, net, splits, trainer)
         if resolved:
@@ -208,7 +209,7 @@ def train(
 def _make_net(
     model: Callable[..., nn.Module], data: PackedDataset, raw: tuple[str, ...]
 ) -> tuple[type[CloudModule], Surrogate | SequenceClassifier]:
-    """What is trained on a data set, and what trains it."""
+    """The Lightning module for a data set, and the net that it trains."""
     if not isinstance(data, SequenceDataset):
         return SurrogateModule, make_surrogate(model, data, raw)
     if raw:
@@ -223,17 +224,17 @@ def _make_net(
 def _make(model: Callable[..., nn.Module], wanted: str, *sizes: int) -> nn.Module:
     try:
         return model(*sizes)
-    except TypeError as error:  # of another kind: called with other numbers
+    except TypeError as error:  # a model of the other kind takes another number of arguments
         raise ValueError(f"{wanted} is for them ({error})") from None
 
 
 def make_surrogate(
     model: Callable[..., nn.Module], data: PackedDataset, raw: tuple[str, ...] = ()
 ) -> Surrogate:
-    """A fresh model between the channels of a data set, its scalers fitted on the split given.
+    """A new model from the inputs to the outputs of a data set, with scalers fitted on that split.
 
     Raises:
-        ValueError: if the data have no targets, or the model is not one for fields.
+        ValueError: if the data have no targets, or the model is not for fields on points.
     """
     inputs, outputs = fields_of(data)
     info: dict[str, Any] = {
@@ -250,7 +251,7 @@ def make_surrogate(
 
 
 def _is_complete(run: Path, resolved: str) -> bool:
-    """Whether the run has ended; a ValueError if it is a run with other options."""
+    """Whether the run is complete; a ValueError if it has other options."""
     path = run / "config.yaml"
     if not path.is_file():
         return False
@@ -286,6 +287,8 @@ def _announce(
     parameters = sum(p.numel() for p in net.parameters())
     model = net.model if isinstance(net, Surrogate) else net
     generated = " (generated data)" if source_of(data) == "generated" else ""
+    if not type(model).__module__.startswith("flare_geo."):
+        print(source_line(type(model)))
     print(
         f"{data.name}{generated}: {len(data)} training and {held_out} validation cases; "
         f"{type(model).__name__} with {parameters:,} parameters on "
@@ -304,6 +307,9 @@ def _draw_curve(run: Path) -> None:
 
 
 def _quieten() -> None:
-    """Lightning's greetings and tips go; its warnings and errors stay."""
+    """Silence greetings and tips of Lightning, but not its warnings and errors."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+VERB = Verb(train, yaml="resolved")

@@ -1,4 +1,4 @@
-"""Which clouds each process takes in each batch of an epoch: one plan, the same on all of them."""
+"""The plan of an epoch: the clouds that each process takes in each batch; the same on all."""
 
 import heapq
 import math
@@ -11,14 +11,14 @@ from torch import Generator
 from torch.utils.data import Sampler
 
 Plan = list[list[list[int]]]
-"""Of each batch, for each process: the clouds."""
+"""The clouds of each process in each batch."""
 
 TOLERANCE = 1.05
 NOISE = (0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 
 
 class Place(NamedTuple):
-    """Where a process stands: which clouds are its own, and which share of their points."""
+    """The place of a process: which clouds it takes, and which shard of their points."""
 
     data_rank: int = 0
     data_ranks: int = 1
@@ -27,10 +27,10 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, rank: int, world_size: int, point_ranks: int = 1) -> Self:
-        """Of a rank, where `point_ranks` consecutive ones share the points of their clouds.
+        """The place of a rank; `point_ranks` consecutive ranks shard the points of their clouds.
 
         Raises:
-            ValueError: if the processes do not make whole groups.
+            ValueError: if `point_ranks` does not divide the number of processes.
         """
         if point_ranks < 1 or world_size % point_ranks:
             raise ValueError(
@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
 
 class Take(NamedTuple):
-    """What a process takes for a batch: clouds, and the factor of each one's error in the loss."""
+    """The clouds that a process takes for a batch, and the weight of each error in the loss."""
 
     epoch: int
     clouds: list[int]
@@ -51,34 +51,34 @@ class Take(NamedTuple):
 class BatchPlan(Sampler[Take]):
     r"""The batches of an epoch, divided among processes.
 
-    Every cloud is in one batch of an epoch. The plan depends on the sizes, on `seed` and on the
-    number of the epoch alone, and the number of batches on the sizes alone.
+    Every cloud is in one batch of an epoch. The plan depends only on the sizes, on `seed` and on
+    the number of the epoch; the number of batches depends only on the sizes.
 
-    Processes average their gradients, and batches of one optimiser step are averaged too, whatever
-    is in them. That the step is the mean over all its clouds is left to the weights: with the mean
-    over W processes and A batches, of which all together hold n clouds,
+    Gradients are averaged over processes and over the batches of an optimiser step, however many
+    clouds those hold. The weights make the step the mean over all its clouds: with W processes and
+    A batches that together hold n clouds,
 
     .. math::
         \frac1{WA} \sum_{w,a} \sum_i \frac{WA}{n} e_i = \frac1n \sum_i e_i .
 
-    Where the points of a cloud are spread over P of the W processes, each of these has the part
-    of the gradient that its points make: their sum over P is what is wanted, and is what this is.
+    Where the points of a cloud are sharded over P of the W processes, each of these P has the
+    gradient of its own points; their sum is the gradient of the cloud, and the formula still holds.
 
     A process for which a batch has no cloud takes the smallest one with weight 0, so that all
     processes keep step.
 
     Args:
         sizes: number of points of each cloud.
-        place: of this process.
-        batch_size: clouds a batch, over all processes.
-        points_per_batch: points a batch, over all processes, in place of `batch_size`: clouds are
-            packed evenly, so that every process has about its share.
-        accumulate: batches an optimiser step.
-        shuffle: whether epochs differ and are in random order.
-        seed: of the order.
+        place: the place of this process.
+        batch_size: clouds per batch, over all processes.
+        points_per_batch: points per batch, over all processes, in place of `batch_size`: clouds
+            are packed so that every process has about as many points.
+        accumulate: batches per optimiser step.
+        shuffle: whether the order is random, and another one in every epoch.
+        seed: seed of the order.
 
     Raises:
-        ValueError: if the clouds cannot be shared so, or not exactly one of `batch_size` and
+        ValueError: if the clouds cannot be divided so, or not exactly one of `batch_size` and
             `points_per_batch` is given.
     """
 
@@ -108,7 +108,7 @@ class BatchPlan(Sampler[Take]):
         self.share = (points_per_batch or 0) / place.data_ranks
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before every epoch."""
+        """Choose the order of an epoch; Lightning calls this before every epoch."""
         if self.shuffle:
             self.epoch = epoch
 
@@ -130,11 +130,13 @@ class BatchPlan(Sampler[Take]):
         world = self.place.data_ranks * self.place.point_ranks
         for first in range(0, len(plan), self.accumulate):
             step = plan[first : first + self.accumulate]
-            weight = world * self.accumulate / sum(len(own) for batch in step for own in batch)
+            weight = (
+                world * self.accumulate / sum(len(clouds) for batch in step for clouds in batch)
+            )
             for batch in step:
-                own = batch[self.place.data_rank]
-                if own:
-                    yield Take(self.epoch, own, [weight] * len(own))
+                clouds = batch[self.place.data_rank]
+                if clouds:
+                    yield Take(self.epoch, clouds, [weight] * len(clouds))
                 else:
                     yield Take(self.epoch, [self.sizes.index(min(self.sizes))], [0.0])
 
@@ -142,9 +144,9 @@ class BatchPlan(Sampler[Take]):
 def deal_clouds(
     sizes: Sequence[int], batch_size: int, ranks: int, random: Generator | None
 ) -> Plan:
-    """Batches of so many clouds, the last one perhaps of fewer; in order if nothing is random.
+    """Batches of `batch_size` clouds (the last may be smaller); in order without a generator.
 
-    The clouds of a batch are dealt out by size, to and fro: as many to each process, and about as
+    Clouds are assigned to ranks in snake order of size: each rank has as many clouds, and about as
     many points as that allows.
     """
     n = len(sizes)
@@ -164,13 +166,13 @@ def deal_clouds(
 def pack_points(
     sizes: Sequence[int], count: int, ranks: int, share: float, random: Generator | None
 ) -> Plan:
-    """So many batches of about equal numbers of points.
+    """`count` batches with about equal numbers of points.
 
-    The clouds go into `count * ranks` bins, the largest ones first, each into the bin that has the
-    fewest points; bins of like numbers of points make a batch. In order of size this gives the
-    same bins in every epoch, so for the order sizes are multiplied by random factors: by the
-    largest ones with which no process has over 5% more points than `share`, nor than the mean of
-    the batch, or than there are in order of size.
+    The clouds go into `count * ranks` bins, the largest first, each into the bin with the fewest
+    points; bins with similar numbers of points form a batch. Strictly by size the bins would be the
+    same in every epoch. So the sizes are multiplied by random factors before they are sorted: the
+    most random ones with which no process has over 5 % more points than `share` and than the mean
+    of the batch, or than it would have strictly by size.
     """
     plan = _pack(sizes, [float(n) for n in sizes], count, ranks)
     if random is None:
@@ -188,7 +190,7 @@ def pack_points(
 
 
 def count_batches(sizes: Sequence[int], points: int) -> int:
-    """The number of batches of at most so many points, whatever the number of processes."""
+    """The number of batches of at most `points` points, whatever the number of processes."""
     order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
     least = math.ceil(sum(sizes) / points)
 
@@ -200,15 +202,15 @@ def count_batches(sizes: Sequence[int], points: int) -> int:
 
 def _pack(sizes: Sequence[int], keys: Sequence[float], count: int, ranks: int) -> Plan:
     order = sorted(range(len(sizes)), key=lambda i: -keys[i])
-    bins = [own for own in _bins(sizes, order, count * ranks) if own]
-    bins.sort(key=lambda own: -sum(sizes[i] for i in own))
+    bins = [clouds for clouds in _bins(sizes, order, count * ranks) if clouds]
+    bins.sort(key=lambda clouds: -sum(sizes[i] for i in clouds))
     cuts = [len(bins) * i // count for i in range(count + 1)]
     batches = [bins[a:b] for a, b in zip(cuts, cuts[1:])]
     return [batch + [[]] * (ranks - len(batch)) for batch in batches]
 
 
 def _bins(sizes: Sequence[int], order: Sequence[int], count: int) -> list[list[int]]:
-    """Each cloud in turn into the bin with the fewest points."""
+    """Put each cloud in turn into the bin with the fewest points."""
     bins: list[list[int]] = [[] for _ in range(count)]
     filled = [(0, number) for number in range(count)]
     for cloud in order:
@@ -219,16 +221,16 @@ def _bins(sizes: Sequence[int], order: Sequence[int], count: int) -> list[list[i
 
 
 def _points(sizes: Sequence[int], plan: Plan) -> list[list[int]]:
-    return [[sum(sizes[i] for i in own) for own in batch] for batch in plan]
+    return [[sum(sizes[i] for i in clouds) for clouds in batch] for batch in plan]
 
 
 def _spread(points: Sequence[int]) -> float:
-    """Of the points of the processes, the most over the mean."""
+    """The largest number of points of a process over their mean."""
     return max(points) * len(points) / max(1, sum(points))
 
 
 def check_budget(batch_size: int | None, points_per_batch: int | None) -> None:
-    """A ValueError if both are given, or one is not positive."""
+    """Raise a ValueError if both are given, or one is not positive."""
     if batch_size is not None and points_per_batch is not None:
         raise ValueError(
             f"batch_size is {batch_size} and points_per_batch {points_per_batch}: give one of "
@@ -240,19 +242,19 @@ def check_budget(batch_size: int | None, points_per_batch: int | None) -> None:
 
 
 def check_clouds(batch_size: int, ranks: int) -> None:
-    """A ValueError if processes would get different numbers of clouds of a whole batch."""
+    """Raise a ValueError if processes would get different numbers of clouds of a whole batch."""
     if batch_size % ranks:
         raise ValueError(
-            f"batch_size {batch_size} cannot be shared evenly among {ranks} processes: choose a "
+            f"batch_size {batch_size} cannot be divided evenly among {ranks} processes: choose a "
             f"multiple of {ranks}"
         )
 
 
 def check_points(largest: int, points_per_batch: int, place: Place) -> None:
-    """A ValueError if a cloud is larger than what a process may get."""
+    """Raise a ValueError if a cloud has more points than a process may get."""
     if largest * place.data_ranks > points_per_batch:
         raise ValueError(
-            f"points_per_batch {points_per_batch} is {points_per_batch // place.data_ranks} a "
+            f"points_per_batch {points_per_batch} is {points_per_batch // place.data_ranks} per "
             f"process, and the largest cloud has {largest} points: choose at least "
             f"{largest * place.data_ranks}, or give the data set a num_points"
         )

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a full disk and a kill, and are read without running code."""
+"""Saved states that survive a full disk and a kill, and are read without running code."""
 
 import math
 import signal
@@ -20,13 +20,13 @@ from flare_geo.train.module import CloudModule
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint of a run, written aside and renamed, read as weights only."""
+    """Lightning's checkpoint of a run, written aside and renamed, and read as weights only."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Write the checkpoint; the former one stays whole until the new one is on the disk."""
-        buffer = BytesIO()  # a full disk is then an OSError, and not one of torch's own
+        """Write the checkpoint; the former one stays intact until the new one is on the disk."""
+        buffer = BytesIO()  # a full disk then raises an OSError, not an error of torch
         torch.save(checkpoint, buffer)
         with write_aside(path) as aside:
             aside.write_bytes(buffer.getvalue())
@@ -34,12 +34,12 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read it; tensors, numbers, strings and containers of them only.
+        """Read the checkpoint: tensors, numbers, strings and containers of them only.
 
         Raises:
             ValueError: if it is damaged.
         """
-        content = BytesIO(Path(path).read_bytes())  # what the disk says is an error of its own
+        content = BytesIO(Path(path).read_bytes())  # outside of try: errors of the disk pass
         try:
             return torch.load(content, map_location=map_location or "cpu", weights_only=True)
         except (RuntimeError, ValueError, EOFError, UnpicklingError) as error:
@@ -50,9 +50,9 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
 
 class SaveBest(Callback):
-    """Keeps what is trained, with the lowest validation error, in a folder.
+    """Saves the module with the lowest validation error in a folder.
 
-    Runs before any weight averaging swaps its weights back: put it first in the list.
+    Must precede a callback that averages weights, which swaps its weights back afterwards.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -76,26 +76,25 @@ class SaveBest(Callback):
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the lowest error of a run that is resumed."""
+        """Restore the lowest error of the run that is resumed."""
         self.best = state_dict["best"]
 
 
 class SaveState(Callback):
-    """Saves the state of a run between two steps: on a signal, then ends it, and by the clock.
+    """Saves the state of a run between two steps, by the clock and on a signal that ends the run.
 
-    SIGTERM and SIGUSR1, with which schedulers announce the end of a job, only leave a note; the
-    step is finished, all processes agree (see :class:`flare_geo.train.faults.StepGuard`), the state
-    is saved, and the run ends with status 128 + the number of the signal: 143 after SIGTERM, 138
-    after SIGUSR1. After the last step of an epoch the state is that of
-    the epoch's end, after its validation. Lightning's own handler of SIGTERM is replaced: it saves
-    nothing, and sends a message from inside the handler, which meets the others in the midst of
-    messages of their own.
+    SIGTERM and SIGUSR1, with which schedulers announce the end of a job, are only noted. The step
+    is finished, all processes agree (see :class:`flare_geo.train.faults.StepGuard`), the state is
+    saved, and the run ends with status 128 + the number of the signal: 143 after SIGTERM, 138 after
+    SIGUSR1. After the last step of an epoch the state is that of the end of the epoch, after its
+    validation. Lightning's own handler of SIGTERM is replaced: it saves nothing, and it sends a
+    message from inside the handler, while other processes may be sending messages of their own.
 
-    Stands behind whatever changes weights at the end of a step, as their average.
+    Must follow any callback that changes weights at the end of a step, as weight averaging does.
 
     Args:
-        path: the state.
-        minutes: between saves within an epoch; None saves at its end only.
+        path: the file of the state.
+        minutes: minutes between saves within an epoch; None saves at its end only.
     """
 
     def __init__(self, path: Path, minutes: float | None = None) -> None:
@@ -107,7 +106,7 @@ class SaveState(Callback):
         self.saved_at = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to the signals; Lightning restores what listened before when the fit ends."""
+        """Install the handlers; Lightning restores the former ones when the fit ends."""
         self.saved_at = time.monotonic()
         if trainer.is_global_zero:
             for half in self.path.parent.glob(f".{self.path.stem}-*{self.path.suffix}"):
@@ -121,11 +120,11 @@ class SaveState(Callback):
         return self.noted > 0, time.monotonic() - self.saved_at >= self.seconds
 
     def agree(self, ends: float, saves: float) -> None:
-        """Take up what all processes want."""
+        """Take up what the processes want together."""
         self.ends, self.saves = ends > 0, ends + saves > 0
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Save, if that was agreed on before the step; the last batch leaves it to the epoch."""
+        """Save, if that was agreed before the step; after the last batch the epoch saves anyway."""
         if self.saves and not trainer.is_last_batch:
             self.saves = False
             trainer.save_checkpoint(self.path)
@@ -133,7 +132,7 @@ class SaveState(Callback):
             self._end(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The state was saved at the end of the former epoch."""
+        """Restart the clock: the state was saved at the end of the former epoch."""
         self.saved_at = time.monotonic()
         self._end(trainer)
 
@@ -146,7 +145,8 @@ class SaveState(Callback):
         if trainer.is_global_zero:
             name = signal.Signals(self.noted).name if self.noted else "a signal elsewhere"
             print(
-                f"ended by {name}; the state is saved in {self.path}, and the same command goes on",
+                f"ended by {name}; the state is saved in {self.path}, "
+                "and the same command continues",
                 file=sys.stderr,
                 flush=True,
             )

@@ -22,14 +22,14 @@ from flare_geo.train.resume import ResumableLoader
 from flare_geo.transforms import AssembleFeatures
 from flare_geo.transforms.channels import Columns
 
-UNUSED = ["face", "cells"]  # for pictures only: not sent through the loader
+UNUSED = ["face", "cells"]  # needed for pictures only, so the loader leaves them out
 
 
 class Batches(Dataset[Batch]):
-    """The clouds of a :class:`Take` as one `Batch`, or the share that a process has of them.
+    """The clouds of a :class:`Take` as one `Batch`, or the shard of them that a process has.
 
-    A batch has `loss_weight [B]`, see :class:`BatchPlan`. What a transform draws depends on `seed`,
-    the epoch and the case alone, whichever process reads it and after which others.
+    A batch has `loss_weight [B]`, see :class:`BatchPlan`. The random numbers of a transform depend
+    only on `seed`, the epoch and the case, whichever process reads it and in whatever order.
     """
 
     def __init__(self, dataset: PackedDataset, place: Place, seed: int = 0) -> None:
@@ -56,12 +56,12 @@ class Batches(Dataset[Batch]):
 
 @contextmanager
 def random_numbers_of(*numbers: int) -> Iterator[None]:
-    """Inside, the global generators of the CPU start from these numbers; then they go on."""
+    """Seed the global generators of the CPU with these numbers, and restore them afterwards."""
     digest = hashlib.sha256(repr(numbers).encode()).digest()
     start = int.from_bytes(digest[:4], "little")
     with isolate_rng(include_cuda=False):
         torch.default_generator.manual_seed(start)
-        np.random.seed(start)  # noqa: NPY002  (the one that transforms of others draw from)
+        np.random.seed(start)  # noqa: NPY002  (the one that third-party transforms use)
         random.seed(start)
         yield
 
@@ -69,16 +69,16 @@ def random_numbers_of(*numbers: int) -> Iterator[None]:
 class SplitsDataModule(LightningDataModule):
     """Training and validation batches of clouds of any sizes, packed by `ptr`.
 
-    The order of an epoch depends on `seed` and the number of the epoch alone. Clouds are divided
-    among processes here: the trainer wants `use_distributed_sampler=False`.
+    The order of an epoch depends only on `seed` and the number of the epoch. Clouds are divided
+    among processes here, so the trainer needs `use_distributed_sampler=False`.
 
     Args:
         dataset: the training split; validation is its split ``"val"`` where that has cases.
-        batch_size: clouds a batch, over all processes; 4 if neither is given.
-        points_per_batch: points a batch, over all processes, see :class:`BatchPlan`.
-        point_ranks: processes that share the points of each cloud.
-        num_workers: loading processes.
-        seed: of the order, and of what transforms draw.
+        batch_size: clouds per batch, over all processes; 4 if neither is given.
+        points_per_batch: points per batch, over all processes, see :class:`BatchPlan`.
+        point_ranks: number of processes that shard the points of each cloud.
+        num_workers: number of loading processes.
+        seed: seed of the order, and of the random numbers of transforms.
 
     Raises:
         ValueError: if an option does not fit, or the training split has no cases.
@@ -107,11 +107,11 @@ class SplitsDataModule(LightningDataModule):
             self.validation = None
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled anew in every epoch, shared among the processes."""
+        """Training batches, shuffled anew in every epoch and divided among the processes."""
         return self._loader(self.dataset, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """The same batches every time, each case once."""
+        """Validation batches: the same every time, each case once."""
         return [] if self.validation is None else self._loader(self.validation, shuffle=False)
 
     def plan(
@@ -123,10 +123,10 @@ class SplitsDataModule(LightningDataModule):
         accumulate: int = 1,
         shuffle: bool = True,
     ) -> BatchPlan:
-        """Who takes which clouds of a split.
+        """The plan that divides the clouds of a split among the processes.
 
         Raises:
-            ValueError: if so many processes cannot share them.
+            ValueError: if they cannot be divided among that many processes.
         """
         return BatchPlan(
             dataset.sizes,
@@ -155,9 +155,8 @@ def _as_it_is(batch: Batch) -> Batch:
 def fields_of(dataset: PackedDataset) -> tuple[list[Field], list[Field]]:
     """Input and output channels of a surrogate for this data set: `pos`, `x` if any, and `y`.
 
-    They are those the data set declares. Where its `transform` makes an `x` of its own, the columns
-    are called after what :class:`~flare_geo.transforms.AssembleFeatures` took them from, else by
-    number.
+    The data set declares them. Where its `transform` makes its own `x`, the columns are named after
+    those that :class:`~flare_geo.transforms.AssembleFeatures` took, otherwise by number.
 
     Raises:
         ValueError: if the data set has no targets.
@@ -194,13 +193,13 @@ def _columns(
 
 
 def fit_scalers(surrogate: Surrogate, dataset: PackedDataset, raw: tuple[str, ...] = ()) -> None:
-    """Fit the scalers of a surrogate on a training split, but for the fields that stay raw.
+    """Fit the scalers of a surrogate on a training split, except for the fields that stay raw.
 
     Args:
-        surrogate: its `input_scaler` and `output_scaler` are replaced, and the range of its
-            inputs is kept in its `info`.
+        surrogate: its `input_scaler` and `output_scaler` are replaced, and the range of its inputs
+            is kept in its `info`.
         dataset: the training split.
-        raw: fields to leave as they are, of ``"pos"``, ``"x"``, ``"y"``.
+        raw: fields not to standardise, out of ``"pos"``, ``"x"``, ``"y"``.
     """
     fields = {f.field for f in surrogate.inputs + surrogate.outputs}
     unknown = set(raw) - fields
@@ -208,7 +207,7 @@ def fit_scalers(surrogate: Surrogate, dataset: PackedDataset, raw: tuple[str, ..
         raise ValueError(
             f"raw names the field '{sorted(unknown)[0]}', the data have {', '.join(sorted(fields))}"
         )
-    dataset.set_epoch(0)  # the same random points, whatever was done with the data set before
+    dataset.set_epoch(0)  # the same random points, whatever the data set was used for before
     low, high = (torch.full((len(surrogate.inputs),), end) for end in (math.inf, -math.inf))
 
     def rows() -> Iterator[Tensor]:

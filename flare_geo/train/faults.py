@@ -1,4 +1,4 @@
-"""What goes wrong in a run: steps that are no numbers, memory, processes that are gone."""
+"""Fault handling: non-finite steps, out-of-memory, lost processes."""
 
 import json
 import math
@@ -14,6 +14,7 @@ import torch.distributed as dist
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.optim import Optimizer
+from tqdm import tqdm
 
 from flare_geo.files import write_aside
 from flare_geo.provenance import provenance
@@ -27,23 +28,23 @@ LOST = ("connection closed by peer", "connection reset by peer", "timed out", "b
 
 
 class StepGuard(Callback):
-    """Leaves out the steps whose loss or gradient is not finite, and keeps the mean of the others.
+    """Skips steps whose loss or gradient is not finite, and keeps the mean error of the others.
 
-    Before every optimiser step the processes add up five numbers: what is wrong, the errors of the
-    clouds and how many they are, and the two wishes of :class:`SaveState`. So all of them decide
-    alike. A step that is left out takes its gradients away: no weight, no moment and no decay
-    changes. The mean error of an epoch is that of the clouds of its good steps; it is part of the
-    saved state, and so right after an epoch that was cut.
+    Before every optimiser step the processes add up five numbers: whether the step is bad, the sum
+    of the errors of the clouds and their count, and the two wishes of :class:`SaveState`; so all
+    processes decide alike. A step that is skipped loses its gradients: no weight and no moment
+    changes, and nothing decays. The mean error of an epoch is over the clouds of its good steps. It
+    is part of the saved state, so it is right after an epoch that was interrupted.
 
-    Stands before whatever reads the training error.
+    Must precede any callback that reads the training error.
 
     Args:
         run: folder of the run, for the report `faults.json`.
         saver: writes the state between steps.
-        max_bad_steps: bad steps in a row that end the run, as an epoch without a good one does.
+        max_bad_steps: bad steps in a row that end the run; so does an epoch without a good step.
 
     Raises:
-        ValueError: while it trains, if the run ends so; names the cases.
+        ValueError: during training, when the run ends for this reason; names the cases.
     """
 
     def __init__(self, run: Path, saver: SaveState, max_bad_steps: int = 10) -> None:
@@ -58,19 +59,19 @@ class StepGuard(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Remember the batch, in case that it does not fit into memory."""
+        """Remember the batch, in case it does not fit into memory."""
         self.batch = f"the training batch of {words(batch)}"
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int, *_: int
     ) -> None:
-        """The same in validation."""
+        """Remember the batch of validation, too."""
         self.batch = f"the validation batch of {words(batch)}"
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Look at the step, which has its gradients of all processes, before they are clipped."""
+        """Check the step once it has the gradients of all processes, before they are clipped."""
         assert isinstance(pl_module, CloudModule)
         names, errors, weights = pl_module.take_step()
         grads = [p.grad for p in pl_module.parameters() if p.grad is not None]
@@ -79,9 +80,9 @@ class StepGuard(Callback):
         values, counted = numbers[: len(names)], numbers[len(names) :]
         worst = [name for name, value in zip(names, values) if not math.isfinite(value)]
         bad = bool(worst) or not (math.isfinite(size) or _scales(trainer))
-        own = [value for value, weight in zip(values, counted) if weight and math.isfinite(value)]
+        good = [value for value, weight in zip(values, counted) if weight and math.isfinite(value)]
         wrong, error, clouds, *wishes = _total(
-            trainer, [bad, sum(own), len(own), *self.saver.wishes()]
+            trainer, [bad, sum(good), len(good), *self.saver.wishes()]
         )
         self.saver.agree(*wishes)
         if not wrong:
@@ -91,7 +92,7 @@ class StepGuard(Callback):
         self._count(trainer, _gather(worst, trainer), _gather(names, trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give out the mean error of the epoch."""
+        """Log the mean error of the epoch."""
         if not self.clouds:
             self._end(trainer)
         assert isinstance(pl_module, CloudModule)
@@ -99,12 +100,12 @@ class StepGuard(Callback):
         self.error, self.clouds = 0.0, 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """What was counted so far."""
+        """The counts so far."""
         names = ("error", "clouds", "skipped", "in_a_row", "faults")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting in a run that is resumed."""
+        """Restore the counts of the run that is resumed."""
         for name, value in state_dict.items():
             setattr(self, name, value)
 
@@ -119,11 +120,10 @@ class StepGuard(Callback):
             self._end(trainer)
         if trainer.is_global_zero:
             self._report()
-            print(
+            tqdm.write(
                 f"epoch {epoch + 1}, step {step + 1} left out: the {what} is not finite, "
                 f"{_cases(cases)}",
                 file=sys.stderr,
-                flush=True,
             )
 
     def _end(self, trainer: Trainer) -> None:
@@ -154,7 +154,7 @@ class StepGuard(Callback):
 
 @contextmanager
 def plain_words(guard: StepGuard) -> Iterator[None]:
-    """Turn what PyTorch says about memory, lost processes and foreign states into one line.
+    """Turn PyTorch's errors about memory, lost processes and foreign states into one line.
 
     Raises:
         ValueError: with that line; other errors pass.
@@ -175,7 +175,7 @@ def plain_words(guard: StepGuard) -> Iterator[None]:
 
 
 def explain(error: BaseException, batch: str) -> str | None:
-    """What happened to a run and what to change; None for an error that is not one of these."""
+    """What happened to a run and what to change; None for any other error."""
     said = " ".join(str(error).split())
     lower = said.lower()
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
@@ -184,26 +184,26 @@ def explain(error: BaseException, batch: str) -> str | None:
         return f"out of memory in {batch}: {LESS_MEMORY}"
     if "dataloader worker" in lower:
         return (
-            "a loading process was ended, mostly for want of memory: lower --num_workers; the same "
-            f"command goes on from the last save ({said[:200]})"
+            "a loading process was killed, often for lack of memory: lower --num_workers; the same "
+            f"command continues from the last save ({said[:200]})"
         )
     if isinstance(error, dist.DistError) or any(words in lower for words in LOST):
         return (
             "another process of this run is gone or does not answer, so this one ends; the reason "
-            "is in what that one said last, and the same command goes on from the last save "
-            f"({said[:200]})"
+            "is in the last messages of that one, and the same command continues from the last "
+            f"save ({said[:200]})"
         )
     return None
 
 
 def limit_waiting(trainer: Trainer, minutes: float) -> None:
-    """Let a process that waits for the others give up after so long; to be called before the fit.
+    """Let a process that waits for the others give up after `minutes`; to be called before the fit.
 
-    Gloo notices at once that a process is gone, NCCL not always.
+    Gloo notices at once that a process is gone; NCCL does not always.
     """
     if not minutes > 0:
         raise ValueError(f"wait_minutes must be positive, got {minutes}")
-    if hasattr(trainer.strategy, "_timeout"):  # of those with several processes; has no setter
+    if hasattr(trainer.strategy, "_timeout"):  # a strategy with several processes; has no setter
         trainer.strategy._timeout = timedelta(minutes=minutes)
 
 
@@ -232,8 +232,8 @@ def _cases(names: Sequence[str]) -> str:
 
 
 def _scales(trainer: Trainer) -> bool:
-    """Whether the loss is scaled up, as for float16, so that a gradient may overflow at times: the
-    scaler leaves out such a step on its own and lowers the scale.
+    """Whether the loss is scaled up, as for float16, so that a gradient may overflow at times. The
+    scaler itself then skips the step and lowers the scale.
     """
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     return scaler is not None and scaler.get_scale() > 1

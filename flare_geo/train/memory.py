@@ -1,12 +1,12 @@
-"""How much memory the largest training step takes, said before the first one.
+"""Forecast the peak memory of the largest training step, before the first one.
 
-Two steps on few random points show what a step keeps and what it needs in passing: every storage
-that an operator makes is counted while it lives, forwards and backwards. So it holds for each
-model, precision, backend and with `checkpoint_blocks`. Both grow with the points in a straight
-line, which is drawn out to the largest batch; weights, moments and averages are added. What a
-kernel takes within itself is not seen, nor what an allocator loses between blocks: glibc's heap,
-where arrays below 32 MiB lie, may lose as much again and more; above it the forecast is within 1%
-of the resident memory that the system reports (`tests/train/test_memory.py`).
+Two steps on few random points are measured: every storage that an operator makes is counted while
+it lives, forwards and backwards, which works for every model, precision and backend, and with
+`checkpoint_blocks`. The peak grows linearly with the points and is extrapolated to the largest
+batch; weights, moments and averages are added. Neither memory inside a kernel nor fragmentation of
+the allocator is counted: glibc's heap, which holds arrays below 32 MiB, may lose as much again and
+more. Above that size the forecast is within 1 % of the resident memory that the system reports
+(`tests/train/test_memory.py`).
 """
 
 import weakref
@@ -28,7 +28,7 @@ from flare_geo.train.data import SplitsDataModule
 from flare_geo.train.faults import LESS_MEMORY
 from flare_geo.train.module import CloudModule
 
-PROBES = (1024, 2048)  # most points of the two steps; less than the batch has
+PROBES = (1024, 2048)  # the most points of the two steps; fewer than the batch has
 SURE = 1.25  # a run whose forecast exceeds the free memory by more than this cannot fit
 
 
@@ -44,7 +44,7 @@ class Largest(NamedTuple):
 
 
 class LiveBytes(TorchDispatchMode):
-    """Inside, counts the bytes of all storages that operators make, as long as they live."""
+    """A context that counts the bytes of all storages that operators make, while they live."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run the operator, then count what is new."""
+        """Run the operator, then count the new storages."""
         before = {s._cdata for s in _storages((args, kwargs))}
         result = func(*args, **(kwargs or {}))
         for storage in _storages(result):
@@ -75,14 +75,14 @@ def _storages(tree: Any) -> list[torch.UntypedStorage]:
 
 
 class MemoryForecast(Callback):
-    """Says what the largest batch will take, and ends a run at once that cannot fit.
+    """Prints the memory that the largest batch needs, and ends a run at once that cannot fit.
 
     Raises:
         ValueError: when training starts, if the memory cannot suffice.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Foretell, on the device, with all weights in place."""
+        """Forecast on the device, with all weights in place."""
         splits = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(pl_module, CloudModule)
         assert isinstance(splits, SplitsDataModule)
@@ -93,7 +93,7 @@ class MemoryForecast(Callback):
                 expected = step_bytes(pl_module, largest) + lasting_bytes(trainer, pl_module)
         except ValueError as error:  # clouds of one size only, as those of a grid
             if trainer.is_global_zero:
-                print(f"expected memory: not known, the model takes no random points ({error})")
+                print(f"expected memory: unknown, the model does not take random points ({error})")
             return
         free = free_bytes(pl_module.device)
         if free is not None and pl_module.device.type == "cpu":
@@ -113,8 +113,8 @@ def _gib(number: float) -> str:
 
 
 def sizes_of(dataset: PackedDataset) -> list[int]:
-    """Points of the clouds after the transform: one that gives the first cloud another number of
-    points, as sampling does, is taken to give all clouds that number.
+    """Points of the clouds after the transform. One that gives the first cloud another number of
+    points, as sampling does, is assumed to give that number to all clouds.
     """
     sizes = dataset.sizes
     if dataset.transform is None:
@@ -127,20 +127,20 @@ def largest_batch(plan: BatchPlan, sizes: Sequence[int]) -> Largest:
     """The largest batch that a process can get.
 
     Args:
-        plan: of the training split.
+        plan: the plan of the training split.
         sizes: points of the clouds.
     """
     if plan.batch_size is not None:
         count = min(-(-plan.batch_size // plan.place.data_ranks), len(sizes))
         largest = Largest(sum(sorted(sizes)[-count:]), count)
     else:
-        bins = (own for batch in plan.plan() for own in batch)
-        largest = max(Largest(sum(sizes[i] for i in own), len(own)) for own in bins)
+        bins = (clouds for batch in plan.plan() for clouds in batch)
+        largest = max(Largest(sum(sizes[i] for i in clouds), len(clouds)) for clouds in bins)
     return Largest(-(-largest.points // plan.place.point_ranks), largest.clouds)
 
 
 def step_bytes(module: CloudModule, batch: Largest) -> int:
-    """Bytes that loss and gradients of a batch need at their peak, inputs and gradients included.
+    """Peak bytes of the loss and the gradients of a batch, including inputs and gradients.
 
     The gradients of the module, its buffers and the random state stay as they were.
     """
@@ -159,13 +159,13 @@ def _peak(module: CloudModule, points: int, clouds: int) -> int:
     with LiveBytes() as live:
         batch = module.random_batch(points, clouds)
         loss = module.errors(batch).sum()
-        # not backward(), which would tell the gradients to a wrapper that sends them around
+        # not backward(), on which a wrapper such as DDP would communicate the gradients
         torch.autograd.grad(loss, weights, allow_unused=True)
     return live.peak
 
 
 def lasting_bytes(trainer: Trainer, module: CloudModule) -> int:
-    """Bytes of what stays from step to step: weights, two moments, an average, DDP's buckets."""
+    """Bytes that stay from step to step: weights, two moments, an average, the buckets of DDP."""
     weights = sum(p.nbytes for p in module.parameters())
     trained = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     averages = sum(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]

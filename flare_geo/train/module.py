@@ -21,25 +21,25 @@ from flare_geo.pyg import Batch, Data
 
 
 class CloudModule(LightningModule):
-    """Trains what answers on clouds; the loss is the mean of one error a cloud.
+    """Trains a module on batches of clouds; the loss is the mean of one error per cloud.
 
     Args:
-        net: what is trained, with `save_pretrained`.
+        net: the module to train; has a `save_pretrained`.
         optimizer: :func:`flare_geo.train.optimizer.make_optimizer` with its options filled in;
-            called with the net and `fused`. (To ask Lightning for the number of steps here
-            makes it start the loader before it knows where a resumed run is.)
+            called with the net and `fused`. (Asking Lightning for the number of steps here would
+            start the loader before it knows where a resumed run continues.)
         point_ranks: processes that share the points of each cloud, see
             :class:`flare_geo.train.batches.Place`.
         compile: whether the model is compiled when the fit begins, on the device it is then on.
-        seed: everything random in a step starts from `seed`, the epoch and the number of the batch,
-            so a resumed run repeats what an uninterrupted one does.
+        seed: seed of all random numbers of a step, together with the epoch and the number of the
+            batch, so that a resumed run repeats what an uninterrupted one does.
     """
 
     train_name: ClassVar[str]
-    """Of the loss, in the table of the run."""
+    """The name of the loss in the table of the run."""
 
     val_names: ClassVar[tuple[str, ...]]
-    """Of the means of :meth:`measures`; the lowest value of the last one chooses the best epoch."""
+    """The names of the means of :meth:`measures`; the lowest of the last one is the best epoch."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class CloudModule(LightningModule):
         self.step: list[tuple[list[str], Tensor, Tensor]] = []
 
     def on_fit_start(self) -> None:
-        """Spread the points over processes and compile, where that was asked for."""
+        """Shard the points over processes and compile, where that was asked for."""
         if self.point_ranks > 1:
             patience = getattr(self.trainer.strategy, "_timeout", None)  # as the group of all has
             group, _ = dist.new_subgroups(self.point_ranks, timeout=patience)
@@ -68,36 +68,36 @@ class CloudModule(LightningModule):
                 self.model.compile()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Start the random numbers of this step."""
+        """Seed the random numbers of this step."""
         epoch = (self.seed + 1) * 1_000_003 + self.current_epoch
         torch.manual_seed(epoch * 1_000_003 + batch_idx & 0x7FFF_FFFF_FFFF_FFFF)
 
     def training_step(self, batch: Batch) -> Tensor:
-        """Loss of one batch: weighted so that a step is the mean over its clouds."""
+        """The loss of one batch, weighted so that a step is the mean over its clouds."""
         errors = self.errors(batch)
         self.step.append((batch.name, errors.detach(), batch.loss_weight))
         loss = (batch.loss_weight * errors).sum()
-        if len(batch.pos) == 0:  # of no cloud a point: DDP waits for a gradient of every weight
+        if len(batch.pos) == 0:  # no points on this rank: DDP waits for a gradient of every weight
             loss = loss + sum(0 * p.sum() for p in self.parameters() if p.requires_grad)
         return loss
 
     def take_step(self) -> tuple[list[str], Tensor, Tensor]:
-        """Names, errors and loss weights of the clouds since it was last asked, on this process."""
+        """Names, errors and loss weights of the clouds on this process since the last call."""
         names, errors, weights = zip(*self.step)
         self.step = []
         return [name for some in names for name in some], torch.cat(errors), torch.cat(weights)
 
     def validation_step(self, batch: Batch) -> None:
         """Errors on the validation split."""
-        own = batch.loss_weight > 0  # a process may have a cloud only to keep step
-        clouds = float(own.sum())  # Lightning would round the mean of an integer over processes
+        counted = batch.loss_weight > 0  # a process may have a cloud only to keep step
+        clouds = float(counted.sum())  # Lightning would round the mean of an integer over processes
         for name, errors in zip(self.val_names, self.measures(batch), strict=True):
-            mean = errors[own].sum() / max(clouds, 1.0)
+            mean = errors[counted].sum() / max(clouds, 1.0)
             how = {"on_step": False, "on_epoch": True, "sync_dist": True}
             self.log(name, mean, batch_size=clouds, **how)  # type: ignore[arg-type]
 
     def configure_optimizers(self) -> Any:
-        """AdamW and one-cycle, stepped with every optimiser step."""
+        """AdamW, and the one-cycle schedule, which advances with every optimiser step."""
         optimizer, schedule = self.make_optimizer(
             self.net,
             fused=not str(self.trainer.precision).endswith("mixed"),  # Lightning clips between
@@ -109,11 +109,11 @@ class CloudModule(LightningModule):
 
     @property
     def model(self) -> nn.Module:
-        """The module with the blocks, to be compiled or spread over processes."""
+        """The module with the blocks, to be compiled or sharded over processes."""
         return self.net
 
     def save(self, folder: Path) -> None:
-        """Write what is trained, as it is now, as a checkpoint of its own."""
+        """Write the module as it is now, as a checkpoint of its own."""
         self.net.save_pretrained(folder)  # type: ignore[operator]
 
     @abstractmethod
@@ -121,16 +121,16 @@ class CloudModule(LightningModule):
         """The loss of each cloud `[B]`."""
 
     def measures(self, batch: Data) -> tuple[Tensor, ...]:
-        """What validation tells of each cloud, each `[B]`: the loss unless a subclass says more."""
+        """The measures of each cloud in validation, each `[B]`; the loss if not overridden."""
         return (self.errors(batch),)
 
     @abstractmethod
     def random_batch(self, points: int, clouds: int) -> Data:
-        """A batch of random numbers with so many points, on the device, for the forecast."""
+        """A batch of random numbers of that size, on the device, for the memory forecast."""
 
 
 class SurrogateModule(CloudModule):
-    """Trains a :class:`flare_geo.nn.Surrogate`, whose scalers are fitted: relative L2."""
+    """Trains a :class:`flare_geo.nn.Surrogate`, whose scalers are fitted, on the relative L2."""
 
     train_name, val_names = "train/rel_l2", ("val/rel_l2",)
     net: Surrogate
@@ -141,11 +141,11 @@ class SurrogateModule(CloudModule):
         return self.net.model
 
     def errors(self, batch: Data) -> Tensor:
-        """Relative L2 of each cloud `[B]`, of whole clouds also where their points are spread."""
+        """Relative L2 of each cloud `[B]`, of whole clouds also where their points are sharded."""
         return relative_l2(self.net(batch), batch.y, batch.ptr, total=self.total)
 
     def random_batch(self, points: int, clouds: int) -> Data:
-        """Fields of the widths that the surrogate knows."""
+        """Random fields with the channels of the surrogate."""
         widths = Counter(channel.field for channel in self.net.inputs)
         return Data(
             **{field: torch.rand(points, n, device=self.device) for field, n in widths.items()},
@@ -155,18 +155,18 @@ class SurrogateModule(CloudModule):
 
 
 class ClassifierModule(CloudModule):
-    """Trains a :class:`flare_geo.nn.SequenceClassifier`: cross-entropy."""
+    """Trains a :class:`flare_geo.nn.SequenceClassifier` on the cross-entropy."""
 
     train_name, val_names = "train/loss", ("val/loss", "val/error_rate")
     net: SequenceClassifier
     info: dict[str, Any] | None = None
-    """What its checkpoints say about the data."""
+    """What the checkpoints record about the data."""
 
     def on_fit_start(self) -> None:
-        """As for all, but that a mean over a sequence is taken where the whole sequence is.
+        """Refuse to shard sequences: their mean is taken where the whole sequence is.
 
         Raises:
-            ValueError: if the points of clouds shall be spread.
+            ValueError: if points are to be sharded.
         """
         if self.point_ranks > 1:
             raise ValueError("point_ranks is for fields on points, classes need 1")
@@ -181,7 +181,7 @@ class ClassifierModule(CloudModule):
         return cross_entropy(self._logits(batch), batch.label)
 
     def measures(self, batch: Data) -> tuple[Tensor, ...]:
-        """Cross-entropy, and 1 for each sequence of which another class is thought."""
+        """Cross-entropy, and 1 for each sequence whose predicted class is wrong."""
         logits = self._logits(batch)
         return cross_entropy(logits, batch.label), 1 - accuracy(logits, batch.label)
 

@@ -1,4 +1,4 @@
-"""AdamW with the right parameters decayed, and the one-cycle schedule."""
+"""AdamW with weight decay on linear and convolutional weights only; the one-cycle schedule."""
 
 import torch
 from torch import nn
@@ -7,9 +7,9 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Two groups: the weights of linear and convolutional layers decay, nothing else does.
+    """Two groups: the weights of linear and convolutional layers decay; nothing else does.
 
-    Biases, norms and the latent queries of :class:`flare_geo.nn.FlareConv` stay out.
+    Biases, norms and the latent queries of :class:`flare_geo.nn.FlareConv` do not decay.
     """
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     decayed = {id(module.weight) for module in model.modules() if isinstance(module, kinds)}
@@ -32,10 +32,10 @@ def make_optimizer(
     final_div_factor: float,
     fused: bool,
 ) -> tuple[torch.optim.Optimizer, OneCycleLR]:
-    """AdamW and a cosine one-cycle over all steps of the run.
+    """AdamW and a cosine one-cycle schedule over all steps of the run.
 
-    The cycle moves Adam's first beta as well (0.95 to 0.85 at the peak of the rate and back), as
-    PyTorch does by default and as the paper's runs did.
+    The cycle changes Adam's first beta as well (from 0.95 to 0.85 at the peak of the rate and
+    back), as PyTorch does by default and as the runs of the paper did.
     """
     optimizer = AdamW(parameter_groups(model, weight_decay), lr=lr, eps=eps, fused=fused)
     schedule = OneCycleLR(

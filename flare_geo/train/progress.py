@@ -1,4 +1,4 @@
-"""What a person sees of a run while it runs, and the table that stays."""
+"""The table of a run, one row per epoch, and its progress bar."""
 
 import csv
 import sys
@@ -7,18 +7,17 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from tqdm import tqdm
 
 from flare_geo.files import write_aside
 from flare_geo.train.module import CloudModule
 
 
 class History(Callback):
-    """One row an epoch, counted from 0, in `metrics.csv`; a resumed run continues the table.
+    """One row per epoch, counted from 0, in `metrics.csv`; a resumed run continues the table.
 
     Args:
-        path: the CSV file, written whole after every epoch.
+        path: the CSV file; the whole of it is written after every epoch.
     """
 
     def __init__(self, path: Any) -> None:
@@ -33,7 +32,7 @@ class History(Callback):
         self.started = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """No validation yet."""
+        """Note that this epoch has no validation error yet."""
         self.validated = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -65,7 +64,7 @@ class History(Callback):
         return {"rows": self.rows, "seconds": self._gone()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on below the rows of the run that is resumed."""
+        """Continue below the rows of the run that is resumed."""
         self.rows, self.seconds = state_dict["rows"], state_dict["seconds"]
 
     def _gone(self) -> float:
@@ -73,18 +72,17 @@ class History(Callback):
 
 
 class RunProgress(Callback):
-    """One bar over the whole run: epoch, errors, time gone and time left.
+    """One bar over the whole run: epoch, steps, time gone and left, errors.
 
-    On a terminal the bar moves; in a log file it is a line now and then (about 20 in all).
+    On a terminal the bar moves; in a log file it is a line now and then (about 20 in total).
 
     Args:
-        history: the table it reads the errors from; stands before it in the list of callbacks.
+        history: the table that the errors are read from; must precede this in the callbacks.
     """
 
     def __init__(self, history: History) -> None:
         self.history = history
-        self.bar: Progress | None = None
-        self.task: Any = None
+        self.bar: tqdm[Any] | None = None
         self.latest: dict[str, str] = {}
         self.first_step = 0
         self.started = 0.0
@@ -92,39 +90,21 @@ class RunProgress(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar."""
         self.first_step, self.started = trainer.global_step, time.perf_counter()
-        if not trainer.is_global_zero or not sys.stderr.isatty():
-            return
-        self.bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.completed}/{task.total} steps"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[errors]}"),
-            console=Console(stderr=True),
-        )
-        self.bar.start()
-        self.task = self.bar.add_task(
-            "train",
-            total=int(trainer.estimated_stepping_batches),
-            completed=trainer.global_step,
-            epoch=self._epoch(trainer),
-            errors="",
-        )
+        if trainer.is_global_zero and sys.stderr.isatty():
+            steps = int(trainer.estimated_stepping_batches)
+            self.bar = tqdm(total=steps, initial=self.first_step, unit=" steps", dynamic_ncols=True)
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Move the bar."""
         if self.bar is not None:
-            self.bar.update(
-                self.task,
-                completed=trainer.global_step,
-                epoch=self._epoch(trainer),
-                errors="  ".join(self.latest.values()),
-            )
+            epochs = trainer.max_epochs or 1
+            epoch = min(trainer.current_epoch + 1, epochs)
+            self.bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
+            self.bar.set_postfix_str("  ".join(self.latest.values()), refresh=False)
+            self.bar.update(trainer.global_step - self.bar.n)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take up the errors of the epoch; in a log file, say them."""
+        """Take up the errors of the epoch; in a log file, print them."""
         row = self.history.rows[-1]
         assert isinstance(pl_module, CloudModule)
         names = (pl_module.train_name, *pl_module.val_names)
@@ -132,13 +112,15 @@ class RunProgress(Callback):
         self.latest |= fresh
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 1
         every = max(1, epochs // 20)
-        if self.bar is None and trainer.is_global_zero and (epoch % every == 0 or epoch == epochs):
+        if self.bar is not None:
+            self.bar.set_postfix_str("  ".join(self.latest.values()))
+        elif trainer.is_global_zero and (epoch % every == 0 or epoch == epochs):
             gone = time.perf_counter() - self.started
             done = max(1, trainer.global_step - self.first_step)
             left = gone / done * (int(trainer.estimated_stepping_batches) - trainer.global_step)
             print(
                 f"epoch {epoch}/{epochs}  {'  '.join(fresh.values())}  "
-                f"elapsed {_clock(gone)}  ETA {_clock(left)}",
+                f"elapsed {tqdm.format_interval(gone)}  ETA {tqdm.format_interval(left)}",
                 flush=True,
             )
 
@@ -147,32 +129,22 @@ class RunProgress(Callback):
         self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: Any) -> None:
-        """Give the terminal back; after Ctrl-C, say how to go on."""
+        """Give the terminal back; after Ctrl-C, say how to continue."""
         self._close()
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
             print(
-                f"interrupted in epoch {trainer.current_epoch + 1}; the same command goes on from "
-                "the last save",
+                f"interrupted in epoch {trainer.current_epoch + 1}; the same command continues "
+                "from the last save",
                 file=sys.stderr,
             )
 
     def _close(self) -> None:
         if self.bar is not None:
-            self.bar.stop()
+            self.bar.close()
             self.bar = None
-
-    @staticmethod
-    def _epoch(trainer: Trainer) -> str:
-        return f"{min(trainer.current_epoch + 1, trainer.max_epochs or 1)}/{trainer.max_epochs}"
 
 
 def _words(name: str) -> str:
-    """As in "val relative L2", of "val/rel_l2"."""
+    """The words for a name: "val relative L2" for "val/rel_l2"."""
     split, what = name.split("/")
     return f"{split} {what.replace('rel_l2', 'relative L2').replace('_', ' ')}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,4 +1,4 @@
-"""Batches that go on in the midst of an epoch."""
+"""A DataLoader that resumes mid-epoch."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -8,20 +8,20 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from flare_geo.pyg import Batch
 
-GRACE = 120  # seconds that a loading process stays for the end of a step
+GRACE = 120  # seconds that a loading process stays so that a step can be finished
 
 
 class ResumableLoader(DataLoader[Batch]):
-    """A loader that knows its place in the epoch, which Lightning keeps in the saved state.
+    """A loader that counts its batches; Lightning keeps the count in the saved state.
 
-    After a state of the midst of an epoch was loaded, the first pass leaves out what was done
-    before, without reading it. The length stays that of the whole epoch.
+    After a state from within an epoch was loaded, the first pass skips the batches that were done
+    before, without reading them. The length stays that of the whole epoch.
 
     Args:
         dataset: gives a batch for each item of the plan.
-        plan: the items of an epoch, with a `set_epoch`.
-        collate_fn: what the loading processes do to a batch.
-        num_workers: loading processes; they outlive signals meant for the run, for a while.
+        plan: the items of an epoch; has a `set_epoch`.
+        collate_fn: applied to each batch in the loading processes.
+        num_workers: number of loading processes; they outlive signals for the run, for a while.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class ResumableLoader(DataLoader[Batch]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches of the epoch are done."""
+        """The number of batches of the epoch that are done."""
         return {"done": self.done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Leave out so many batches in the next pass."""
+        """Skip the batches that are done in the next pass."""
         self.remaining.skip = state_dict["done"]
 
 
@@ -81,8 +81,8 @@ class _Remaining(Sampler[Any]):
 
 
 def _outlive_signals(_: int) -> None:
-    """A scheduler signals all processes of a job; loading ones die from it, and take the step that
-    shall be finished with them. SIGTERM ends them later, as the loader may want to end them by it.
+    """Ignore the signals of a scheduler, which reach all processes of a job: without its loading
+    processes the run could not finish its step. SIGTERM ends them later, since the loader uses it.
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))

@@ -80,7 +80,7 @@ def test_unknown_option_in_a_yaml(change, name, tmp_path, capsys):
             ["fly"],
             "no verb 'fly'; there are train, evaluate, render, predict, inspect,",
         ),
-        (["data", "generate"], "data {generate,download,inspect}"),
+        (["data", "generate"], "data generate: choose one of elasticity, darcy,"),
     ],
 )
 def test_wrong_usage(arguments, words, capsys):

@@ -34,7 +34,7 @@ def inspect(capsys):
 
 def test_inspect_shows_the_statistics_of_each_split(raw, inspect):
     out = inspect("elasticity", "--root", raw)
-    assert "elasticity train, generated: 10 cases, 972 to 972 points, 9720 in all" in out
+    assert "elasticity train, generated: 10 cases, 972 to 972 points, 9720 in total" in out
     assert "elasticity test, generated: 2 cases" in out
     sigma = np.load(raw / SIGMA)[:, :10]
     words = next(line for line in out.splitlines() if "von Mises stress [Pa]" in line)
@@ -64,7 +64,7 @@ def test_inspect_points_out_what_is_unusual_or_unsound(raw, inspect, tmp_path):
 
 def test_inspect_checks_every_case(raw, inspect):
     arguments = ("elasticity", "--root", raw, "--split", "test", "--check", "true")
-    assert "checksums: all right" in inspect(*arguments)
+    assert "checksums: correct" in inspect(*arguments)
     with h5py.File(raw / "processed" / "elasticity_test.h5", "a") as file:
         file["points/y"][-1, 0] += 1
     assert "checksums: damaged: cell_0019; delete the file" in inspect(*arguments)
@@ -96,9 +96,9 @@ def test_netfabb_results_become_a_set(tmp_path, capsys):
     [
         (
             ["inspect", "elasticities", "--root", "x"],
-            "data {generate,download,inspect} {elasticity",
+            "data inspect: there is no 'elasticities', choose one of elasticity, darcy,",
         ),
-        (["convert", "ansys", "x"], "data convert {netfabb} CASE_FOLDER... --out FOLDER"),
+        (["convert", "ansys", "x"], "data convert: there is no 'ansys', choose one of netfabb"),
         (["convert", "netfabb", "nowhere"], "required: out"),
         (["filter"], "required: root"),
     ],

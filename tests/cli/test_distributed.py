@@ -119,7 +119,7 @@ def test_two_processes_do_what_one_does(folder):
     batch_size, point_ranks, mixer = (
         line.removeprefix("flare-geo train: ") for line in sorted(said)
     )
-    assert batch_size.startswith("batch_size 3 cannot be shared evenly among 2 processes: choose")
+    assert batch_size.startswith("batch_size 3 cannot be divided evenly among 2 processes: choose")
     assert point_ranks.startswith("point_ranks 3 does not divide the number of processes")
     assert mixer.startswith("the points of a SoftmaxAttention interact pair by pair")
     for name in ("clouds", "accumulated", "drawn", "sampled"):

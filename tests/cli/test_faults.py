@@ -77,7 +77,7 @@ def test_sigterm_to_a_whole_process_group_ends_the_step_and_saves(cells, tmp_pat
     assert process.returncode == 143, err
     state = run / "last.ckpt"
     assert err.splitlines() == [
-        f"ended by SIGTERM; the state is saved in {state}, and the same command goes on"
+        f"ended by SIGTERM; the state is saved in {state}, and the same command continues"
     ]
     assert torch.load(state, weights_only=True)["global_step"] == 2 * 10 + 2  # ends its step
 
@@ -97,7 +97,7 @@ def test_a_lost_process_ends_the_others(cells, tmp_path):
     said = [line for line in err.splitlines() if line.startswith("flare-geo train:")]
     assert len(said) == 1, err
     assert "another process of this run is gone or does not answer" in said[0]
-    assert "the same command goes on from the last save" in said[0]
+    assert "the same command continues from the last save" in said[0]
     assert torch.load(run / "last.ckpt", weights_only=True)["epoch"] == 0
 
 

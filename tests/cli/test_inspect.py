@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flare_geo.cli.main import main
-from flare_geo.cli.run import open_checkpoint, open_data
+from flare_geo.cli.run_folder import open_checkpoint, open_data
 from flare_geo.mesh import read_mesh, to_pyvista, write_mesh
 from flare_geo.nn.explain import latent_weights, spectra
 from flare_geo.ops.spectrum import effective_rank

@@ -1,11 +1,14 @@
 """Any model by one flag, with the defaults of its own."""
 
+import re
+
 import pytest
 import yaml
 from safetensors.torch import load_file
 from tests_cli import elasticity
 
 from flare_geo.cli.main import main
+from flare_geo.datasets import DATASETS
 
 SMALL = ["--epochs", "1", "--val_every", "1"]
 # The configuration has options of FLARE, which other mixers refuse.
@@ -46,3 +49,10 @@ def test_an_argument_of_another_mixer_is_said(cells, tmp_path, capsys):
         "num_latents=4, kv_layers=1: without effect beside mixer 'linear'"
         in capsys.readouterr().err
     )
+
+
+def test_only_data_sets_that_can_be_made_are_offered(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    offered = set(re.findall(r"flare_geo\.datasets\.[\w.]+Dataset", capsys.readouterr().out))
+    assert offered == {f"flare_geo.datasets.{cls.__name__}" for cls in DATASETS.values()}

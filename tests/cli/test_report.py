@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 from tests_cli import TINY
 
-from flare_geo.cli import page_html, report
-from flare_geo.cli.evaluate import choose_cases, coefficients, ranked
+from flare_geo.cli import report
+from flare_geo.cli.format import duration, percent, rounded
 from flare_geo.cli.main import main
-from flare_geo.cli.wording import duration, percent, rounded
+from flare_geo.cli.report.images import WIDEST, trimmed
+from flare_geo.cli.results import choose_cases, coefficients, ranked
 from flare_geo.datasets import DrivAerMLDataset
 from flare_geo.mesh import write_mesh
 
@@ -121,7 +122,7 @@ def labels(monkeypatch):
         seen.append(label)
         return blank
 
-    monkeypatch.setattr("flare_geo.cli.report_results.plot_comparison", instead)
+    monkeypatch.setattr("flare_geo.cli.report.content.plot_comparison", instead)
     return seen
 
 
@@ -183,7 +184,7 @@ def test_pictures_say_what_they_are_and_hold_colours(page):
         "eigenvalues of the mixing operator of every block and head",
     ]
     for alt, picture in images.items():
-        assert 300 < picture.width <= page_html.WIDEST
+        assert 300 < picture.width <= WIDEST
         pixels = np.asarray(picture.convert("RGB"))
         assert np.ptp(pixels.astype(int), axis=-1).max() > 60, alt
         assert (pixels[:3] == 255).mean() > 0.9  # trimmed, but not into the picture
@@ -277,7 +278,7 @@ def test_a_run_without_curves_or_pictures_still_has_a_page(a_run, monkeypatch, t
     def no_opengl(*arguments, **options):
         raise RuntimeError("no OpenGL to draw with")
 
-    monkeypatch.setattr("flare_geo.cli.report_results.plot_comparison", no_opengl)
+    monkeypatch.setattr("flare_geo.cli.report.content.plot_comparison", no_opengl)
     out = tmp_path / "page.html"
     assert main(["report", str(a_run), "--split", "train", "--out", str(out)]) == 0
     page = Page(out.read_text(encoding="utf-8"))
@@ -349,13 +350,11 @@ def test_wording():
     ]
 
 
-def test_markup():
-    inside = page_html.element("b", "<", title='"')
-    assert page_html.joined([inside, "&"]) == '<b title="&quot;">&lt;</b>&amp;'
+def test_trimming():
     image = np.full((100, 80, 3), 255, dtype=np.uint8)
-    assert page_html.trimmed(image).shape == (100, 80, 3)
+    assert trimmed(image).shape == (100, 80, 3)
     image[40, 30] = 0
-    assert page_html.trimmed(image).shape == (25, 25, 3)
+    assert trimmed(image).shape == (25, 25, 3)
 
 
 def chromium(folder, page, *options):

@@ -133,7 +133,7 @@ def test_weights_make_a_step_the_mean_of_its_clouds(world, point_ranks, accumula
         (
             {"batch_size": 4},
             3,
-            "batch_size 4 cannot be shared evenly among 3 processes: choose a multiple of 3",
+            "batch_size 4 cannot be divided evenly among 3 processes: choose a multiple of 3",
         ),
         ({"batch_size": 0}, 1, "batch_size must be at least 1, got 0"),
         ({"points_per_batch": -5}, 1, "points_per_batch must be at least 1, got -5"),
@@ -145,8 +145,8 @@ def test_weights_make_a_step_the_mean_of_its_clouds(world, point_ranks, accumula
         (
             {"points_per_batch": 100},
             2,
-            "points_per_batch 100 is 50 a process, and the largest cloud has 75 points: choose at "
-            "least 150, or give the data set a num_points",
+            "points_per_batch 100 is 50 per process, and the largest cloud has 75 points: choose "
+            "at least 150, or give the data set a num_points",
         ),
         (
             {"point_ranks": 2},

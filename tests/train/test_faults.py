@@ -90,7 +90,8 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert signal.getsignal(signal.SIGTERM) is former
     said = capsys.readouterr().err.strip().splitlines()
     assert said == [
-        f"ended by SIGTERM; the state is saved in {cut / 'last.ckpt'}, and the same command goes on"
+        f"ended by SIGTERM; the state is saved in {cut / 'last.ckpt'}, "
+        "and the same command continues"
     ]
     state = torch.load(cut / "last.ckpt", weights_only=True)
     per_step = extra.get("accumulate", 1)

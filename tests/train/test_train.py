@@ -1,7 +1,9 @@
 import csv
 import hashlib
 import json
+import re
 import shutil
+import sys
 from functools import partial
 
 import pytest
@@ -239,3 +241,11 @@ def test_transforms_are_inputs_and_are_written_into_the_checkpoint(tmp_path):
     assert torch.equal(again(plain).x, plain.pos[:, 1:] / 2)
     numbered = ToyDataset(tmp_path / "data", transform=FourierFeatures(1))
     assert [f.name for f in fields_of(numbered)[0]][2:] == [f"x[{i}]" for i in range(4)]
+
+
+def test_on_a_terminal_there_is_one_bar(toy, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    train(toy, tmp_path / "run", **options, epochs=2)
+    out, err = capsys.readouterr()
+    assert re.search(r"epoch 2/2: 100%.* val relative L2 0\.\d{4}", err)
+    assert "epoch" not in out

@@ -1,15 +1,13 @@
-"""`flare-geo evaluate` of a classifier of sequences: accuracy, case by case and in summary."""
+"""`flare-geo evaluate` for a classifier of sequences: accuracy, case by case and in summary."""
 
-import csv
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from flare_geo.cli.run import source_of
+from flare_geo.cli.results import write_results
+from flare_geo.cli.run_folder import Which, choose_checkpoint, source_of
 from flare_geo.datasets import SequenceDataset
-from flare_geo.files import write_aside
 from flare_geo.metrics import cross_entropy
 from flare_geo.nn import SequenceClassifier
 from flare_geo.provenance import provenance
@@ -19,19 +17,23 @@ BATCH = 32
 
 
 def evaluate_classes(
-    run: Path, checkpoint: str | None, dataset: SequenceDataset, device: torch.device, target: Path
+    run: Path,
+    checkpoint: Which | None,
+    dataset: SequenceDataset,
+    device: torch.device,
+    target: Path,
 ) -> dict[str, Any]:
-    """Classify a split; write `TARGET.csv` with a row a sequence and `TARGET.json`, print a table.
+    """Classify a split; write `TARGET.csv` with a row per sequence and `TARGET.json`; print both.
 
     Returns:
-        The summary: accuracy, cross-entropy, accuracy by class, and what always naming the most
-        frequent class of the split would give.
+        The summary: accuracy, cross-entropy, accuracy by class, and the accuracy of always naming
+        the most frequent class of the split.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
         ValueError: the split is empty, or the classifier is for other tokens or classes.
     """
-    which = checkpoint or ("best" if (run / "best").is_dir() else "last")
+    which = choose_checkpoint(run, checkpoint)
     classifier = SequenceClassifier.from_pretrained(run / which).to(device)
     has = (dataset.num_tokens, dataset.num_classes)
     if (classifier.num_tokens, classifier.num_classes) != has:
@@ -48,15 +50,7 @@ def evaluate_classes(
         "split": dataset.split,
         **provenance(device),
     }
-    with (
-        write_aside(target.with_name(target.name + ".csv")) as aside,
-        aside.open("w", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    with write_aside(target.with_name(target.name + ".json")) as aside:
-        aside.write_text(json.dumps(summary, indent=2) + "\n")
+    write_results(target, rows, summary)
     generated = ", generated data" if summary["source"] == "generated" else ""
     print(f"{dataset.name}{generated}: {len(rows)} sequences of split {dataset.split}")
     for name, share in summary["accuracy_by_class"].items():
@@ -99,9 +93,9 @@ def _summarise(rows: list[dict[str, Any]], dataset: SequenceDataset) -> dict[str
     right = [row["class"] == row["predicted"] for row in rows]
     classes: dict[str, dict[str, Any]] = {}
     for name in dataset.class_names:
-        own = [ok for ok, row in zip(right, rows, strict=True) if row["class"] == name]
-        if own:
-            classes[name] = {"cases": len(own), "accuracy": sum(own) / len(own)}
+        answers = [ok for ok, row in zip(right, rows, strict=True) if row["class"] == name]
+        if answers:
+            classes[name] = {"cases": len(answers), "accuracy": sum(answers) / len(answers)}
     return {
         "dataset": dataset.name,
         "source": source_of(dataset),

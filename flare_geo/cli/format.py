@@ -1,13 +1,14 @@
-"""Numbers as they are read on a page."""
+"""Numbers as a person reads them."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 
 def percent(share: float) -> str:
-    """Three digits, so that a column of them is even."""
+    """A share in percent with three digits, so that a column of them is even."""
     if not np.isfinite(share):
         return "not finite"
     digits = f"{100 * share:,.0f}" if share >= 10 else f"{100 * share:#.3g}".rstrip(".")
@@ -15,7 +16,7 @@ def percent(share: float) -> str:
 
 
 def figures(value: float) -> str:
-    """Four digits, with a true minus sign."""
+    """Four significant digits, with a true minus sign."""
     return f"{value:#.4g}".rstrip(".").replace("-", "\N{MINUS SIGN}")
 
 
@@ -25,7 +26,7 @@ def count(n: int, thing: str) -> str:
 
 
 def rounded(value: float) -> str:
-    """A large number with three digits that count: "165,000", "1.2 million"."""
+    """A large number with three significant digits: "165,000", "1.2 million"."""
     if not np.isfinite(value):
         return "-"
     value = float(f"{value:.3g}")
@@ -43,7 +44,23 @@ def duration(seconds: float) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A value of a configuration; text as it is, all else as JSON."""
+    """A value of a configuration: text as it is, everything else as JSON."""
     if value is None:
         return "-"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def numeric_columns(rows: Sequence[Sequence[Any]]) -> list[bool]:
+    """Whether each column of a table holds numbers only; the first one holds names."""
+    return [i > 0 and all(map(_is_number, column)) for i, column in enumerate(zip(*rows))]
+
+
+def _is_number(thing: Any) -> bool:
+    words = str(thing).replace("\N{MINUS SIGN}", "-").replace(",", "").strip()
+    if words in ("", "-"):
+        return True
+    try:
+        float(words.split()[0].rstrip("%"))
+    except (ValueError, IndexError):
+        return False
+    return True
