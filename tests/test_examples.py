@@ -16,7 +16,7 @@ MODULES = [
     "flare_geo.nn.flare_conv",
     "flare_geo.nn.block",
     "flare_geo.nn.flare",
-    "flare_geo.nn.scaler",
+    "flare_geo.nn.surrogate.scaler",
     "flare_geo.nn.sequence",
     "flare_geo.nn.surrogate",
     "flare_geo.nn.explain",

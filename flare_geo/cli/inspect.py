@@ -146,7 +146,7 @@ def _case_of(run: Path, split: str, case: str | None, options: dict[str, Any] | 
 
 def _mesh_of(surrogate: Surrogate, path: Path) -> Subject:
     """A mesh file."""
-    from flare_geo.cli.predict import read_case
+    from flare_geo.cli.cases import read_case
 
     mesh, found = read_case(surrogate, path)
     generated = surrogate.info.get("dataset", {}).get("source", {}).get("generated")

@@ -103,7 +103,7 @@ Run = RawRun | Base64Run
 
 
 class PlainArray:
-    """An array in one piece, its number of bytes in front."""
+    """An array in one run, its number of bytes in front."""
 
     def __init__(self, run: Run, word: np.dtype[Any]) -> None:
         self.run, self.head = run, word.itemsize
@@ -181,15 +181,15 @@ Sink = RawSink | Base64Sink
 
 
 def write_plain(sink: Sink, word: np.dtype[Any], total: int, data: Iterable[bytes]) -> None:
-    """Write an array of `total` bytes that come in pieces, in one run."""
+    """Write an array of `total` bytes that come in chunks, in one run."""
     sink.write(np.array([total], word).tobytes())
-    for piece in data:
-        sink.write(piece)
+    for chunk in data:
+        sink.write(chunk)
     sink.flush()
 
 
 def write_compressed(sink: Sink, word: np.dtype[Any], total: int, data: Iterable[bytes]) -> None:
-    """Write an array of `total` bytes that come in pieces, in compressed blocks.
+    """Write an array of `total` bytes that come in chunks, in compressed blocks.
 
     Their sizes, which stand in front, are filled in at the end.
     """
@@ -198,8 +198,8 @@ def write_compressed(sink: Sink, word: np.dtype[Any], total: int, data: Iterable
     sink.write(np.array([*head, *[0] * head[0]], word).tobytes())
     sink.flush()
     waiting = b""
-    for piece in data:
-        waiting += piece
+    for chunk in data:
+        waiting += chunk
         while len(waiting) >= BLOCK or (waiting and len(sizes) * BLOCK + len(waiting) == total):
             packed = zlib.compress(waiting[:BLOCK], 1)
             sizes.append(len(packed))

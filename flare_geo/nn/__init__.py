@@ -11,9 +11,8 @@ from flare_geo.nn.mixers import MIXERS
 from flare_geo.nn.mlp import FourierFeatures, ResidualMLP
 from flare_geo.nn.model import BlockModel, PointModel
 from flare_geo.nn.perceiver_io import PerceiverIO
-from flare_geo.nn.scaler import Scaler
 from flare_geo.nn.sequence import SequenceClassifier
-from flare_geo.nn.surrogate import Surrogate
+from flare_geo.nn.surrogate import Scaler, Surrogate
 from flare_geo.nn.transolver import Transolver
 from flare_geo.nn.upt import UPT
 

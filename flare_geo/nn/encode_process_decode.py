@@ -14,7 +14,7 @@ class BareBlock(Block):
     """A mixer in the place of a block, without norm, residual and MLP around it.
 
     A model whose points meet in sums alone streams and shards with it, see
-    :mod:`flare_geo.nn.streaming`.
+    :mod:`flare_geo.nn.surrogate.streaming`.
     """
 
     def __init__(self, mixer: SumMixer) -> None:

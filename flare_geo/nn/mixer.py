@@ -20,8 +20,8 @@ class SumMixer(nn.Module):
         y_n = g(x_n, s_1, s_2, \dots)
 
     where a sum is over the points of a cloud, plain or divided by another one (a softmax over
-    points). So the points can come chunk by chunk (`flare_geo.nn.streaming`) or be spread over
-    ranks (`flare_geo.distributed`), and `g` answers at points that no sum has seen.
+    points). So the points can come chunk by chunk (`flare_geo.nn.surrogate.streaming`) or be spread
+    over ranks (`flare_geo.distributed`), and `g` answers at points that no sum has seen.
 
     A subclass says `in_channels`, `merges`, :meth:`encode` and :meth:`decode`; one that would
     compute something twice that way has a :meth:`forward` of its own, which calls :meth:`joined`

@@ -14,14 +14,14 @@ import trimesh
 from matplotlib.image import imread
 from torch_geometric.transforms import Compose
 
+from flare_geo.cli.cases import read_case
 from flare_geo.cli.main import main
-from flare_geo.cli.predict import read_case
 from flare_geo.cli.train import make_surrogate
 from flare_geo.datasets import DrivAerMLDataset, MeshFolderDataset
 from flare_geo.datasets.store import PackedStore
 from flare_geo.mesh import read_mesh, write_mesh
 from flare_geo.nn import Flare, Surrogate
-from flare_geo.nn.features import FileFeatures
+from flare_geo.nn.surrogate.activations import FileActivations
 from flare_geo.transforms import AssembleFeatures, Rotate, SpaceFillingOrder, Subsample, UnitBox
 
 FAR = np.array([1.2e4, -3.0e3, 500.0])  # mm
@@ -99,7 +99,7 @@ def test_in_chunks(run, tmp_path, capsys):
     predict(run, tmp_path / "ball.vtp", "-o", whole, capsys=capsys)
     said = predict(run, tmp_path / "ball.vtp", "-o", parts, "--chunk_size", "13", capsys=capsys)
     assert re.search(r"ball.vtp: 100%, [\d,]+ points/s, 0 s left", said.err)
-    assert "0.0 MiB of features between blocks: in memory" in said.err
+    assert "0.0 MiB of activations between blocks: in memory" in said.err
     assert "is read whole" not in said.err
     a, b = (pv.read(path) for path in (whole, parts))
     assert set(a.point_data.keys()) == set(b.point_data.keys())
@@ -110,7 +110,7 @@ def test_in_chunks(run, tmp_path, capsys):
     wrong = predict(run, tmp_path / "ball.vtp", "--chunk_size", "0", status=1, capsys=capsys)
     assert "chunk_size must be at least 1, got 0" in wrong.err
     wrong = predict(run, tmp_path / "ball.vtp", "--spill", tmp_path, status=1, capsys=capsys)
-    assert "spill is for a prediction in pieces: give --chunk_size too" in wrong.err
+    assert "spill is for a prediction in chunks: give --chunk_size too" in wrong.err
     there = ["--chunk_size", "9", "--spill", tmp_path / "no"]
     wrong = predict(run, tmp_path / "ball.vtp", *there, status=1, capsys=capsys)
     assert f"spill must be a folder, there is none at {tmp_path / 'no'}" in wrong.err
@@ -208,7 +208,7 @@ def test_a_full_disk_leaves_no_result(run, tmp_path, capsys, monkeypatch):
     def full(self, at, h):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(FileFeatures, "write", full)
+    monkeypatch.setattr(FileActivations, "write", full)
     before = sorted(tmp_path.iterdir())
     wrong = predict(run, tmp_path / "ball.vtp", "--chunk_size", "20", status=1, capsys=capsys)
     assert "No space left on device" in wrong.err.splitlines()[-1]
@@ -218,19 +218,19 @@ def test_a_full_disk_leaves_no_result(run, tmp_path, capsys, monkeypatch):
 
 def test_a_damaged_spill_file_leaves_no_result(run, tmp_path, capsys, monkeypatch):
     write_mesh(ball(7), tmp_path / "ball.vtp")
-    write = FileFeatures.write
+    write = FileActivations.write
 
     def damage(self, at, h):
         write(self, at, h)
         self.file.seek(at.start * self.row + 3)
         self.file.write(b"\xff\xff")
 
-    monkeypatch.setattr(FileFeatures, "write", damage)
+    monkeypatch.setattr(FileActivations, "write", damage)
     before = sorted(tmp_path.iterdir())
     there = ["--chunk_size", "20", "--spill", tmp_path]
     wrong = predict(run, tmp_path / "ball.vtp", *there, status=1, capsys=capsys)
     last = wrong.err.splitlines()[-1]
-    assert last.startswith("flare-geo predict: the file of features in")
+    assert last.startswith("flare-geo predict: the file of activations in")
     assert "is damaged at point 0: nothing was written as a result" in last
     assert sorted(tmp_path.iterdir()) == before
 

@@ -11,9 +11,9 @@ from flare_geo.distributed import share_of
 from flare_geo.nn import GNOT, LNO, UPT, AnchorUPT, PerceiverIO, Surrogate
 from flare_geo.nn.anchor import rotate
 from flare_geo.nn.official import RENAMES
-from flare_geo.nn.streaming import answer, stream
 from flare_geo.nn.super_nodes import choose_points, nearest_points
 from flare_geo.nn.surrogate import MODELS, Field
+from flare_geo.nn.surrogate.streaming import answer, stream
 from flare_geo.ops import make_layout
 from flare_geo.testing import (
     check_clouds_are_independent,

@@ -11,7 +11,7 @@ from golden import check, load, rename
 from flare_geo.distributed import shard_points
 from flare_geo.nn import MIXERS, Flare, FlareConv
 from flare_geo.nn.explain import mixers
-from flare_geo.nn.streaming import stream
+from flare_geo.nn.surrogate.streaming import stream
 from flare_geo.ops import flare_encode
 from flare_geo.testing import check_clouds_are_independent, check_permutation_equivariance
 

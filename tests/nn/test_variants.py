@@ -11,8 +11,8 @@ from torch_geometric.data import Data
 from flare_geo.distributed import shard_points
 from flare_geo.nn import Flare, FlareBlock, FlareConv, Surrogate
 from flare_geo.nn.explain import mixers
-from flare_geo.nn.streaming import answer, stream
 from flare_geo.nn.surrogate import Field
+from flare_geo.nn.surrogate.streaming import answer, stream
 from flare_geo.ops import flare_decode, flare_encode
 from flare_geo.testing import check_clouds_are_independent, check_permutation_equivariance
 
