@@ -18,7 +18,7 @@ MODULES = [
     "flare_geo.nn.flare",
     "flare_geo.nn.surrogate.scaler",
     "flare_geo.nn.sequence",
-    "flare_geo.nn.surrogate",
+    "flare_geo.nn.surrogate.surrogate",
     "flare_geo.nn.explain",
     "flare_geo.nn.anchor",
     "flare_geo.nn.gnot",

@@ -13,7 +13,7 @@ from flare_geo.cli.cases import STORE, StoreCase, open_case
 from flare_geo.cli.evaluate import choose_device, coefficients
 from flare_geo.cli.pictures import Field, Pictures, Wanted
 from flare_geo.cli.run import Which, open_checkpoint
-from flare_geo.cli.stream import chunks_of, make_stream, naming, watched
+from flare_geo.cli.stream import chunks_of, make_stream, watched
 from flare_geo.datasets.store import PackedStore
 from flare_geo.mesh import SUFFIXES, MeshCase, WholeMesh, check_names, write_fields
 from flare_geo.metrics import RunningErrors
@@ -173,17 +173,17 @@ def predict_job(
         path = job.query
     suffix = None if job.out is None else job.out.suffix
     opened = open_case(surrogate, path, given, in_chunks=chunked and not job.wanted, suffix=suffix)
-    with opened as case, naming(path):
+    with opened as case:
         source, out, points = case.source, len(surrogate.outputs), case.source.num_points
         if isinstance(case, StoreCase):
             columns = {"pred": slice(0, out)}
             how = how._replace(chunk_size=how.chunk_size or CHUNK_OF_STORE)
         else:
             columns = surrogate.columns_of(source.names)
-        check_names(source, columns)
         target = job.out or job.base.with_name(job.base.name + source.suffix)
         with closing(_kept(case, out, target)) as pred:
             with watched(path, case, how) as told:
+                check_names(source, columns)
                 surrogate.predict_case(case, pred.write, told, states)
             write_fields(source, target, columns, pred.read, how.size(points))
             of = "" if source.ptr is None else f" of {len(source.ptr) - 1} cases"

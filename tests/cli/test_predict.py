@@ -11,57 +11,26 @@ import pytest
 import pyvista as pv
 import torch
 import trimesh
+from balls import ball, model, predict, surrogate_for
 from matplotlib.image import imread
 from torch_geometric.transforms import Compose
 
 from flare_geo.cli.cases import read_case
-from flare_geo.cli.main import main
 from flare_geo.cli.train import make_surrogate
 from flare_geo.datasets import DrivAerMLDataset, MeshFolderDataset
 from flare_geo.datasets.store import PackedStore
 from flare_geo.mesh import read_mesh, write_mesh
-from flare_geo.nn import Flare, Surrogate
+from flare_geo.nn import Surrogate
 from flare_geo.nn.surrogate.activations import FileActivations
 from flare_geo.transforms import AssembleFeatures, Rotate, SpaceFillingOrder, Subsample, UnitBox
 
 FAR = np.array([1.2e4, -3.0e3, 500.0])  # mm
 
 
-def model(inputs, outputs):
-    return Flare(inputs, outputs, 16, num_layers=1, heads=2, num_latents=8, init="default")
-
-
-def ball(i, spread=1.0):
-    mesh = pv.Sphere(radius=1 + 0.1 * i, theta_resolution=9, phi_resolution=9)
-    mesh.points *= spread
-    mesh["stress"] = mesh.points[:, 2] * 3
-    mesh["U"] = mesh.points[:, [1, 0, 2]].copy()
-    return mesh
-
-
-def surrogate_for(folder, run=None, transform=None, **options):
-    """A fresh surrogate of a folder of balls, as a checkpoint in a run."""
-    for i in range(6):
-        write_mesh(ball(i), folder / f"ball_{i}.vtp")
-    options = {"targets": ["stress", "U"], "units": {"stress": "MPa", "pos": "mm"}, **options}
-    data = MeshFolderDataset(folder, splits={"train": 1.0}, transform=transform, **options)
-    torch.manual_seed(0)
-    surrogate = make_surrogate(model, data)
-    if run is not None:
-        surrogate.save_pretrained(run / "best")
-    return surrogate
-
-
 @pytest.fixture
 def run(tmp_path):
     surrogate_for(tmp_path / "balls", tmp_path / "run")
     return tmp_path / "run"
-
-
-def predict(*arguments, status=0, capsys):
-    capsys.readouterr()
-    assert main(["predict", *map(str, arguments)]) == status
-    return capsys.readouterr()
 
 
 def test_the_mesh_comes_back_as_it_was_with_the_fields_on_it(run, tmp_path, capsys):
