@@ -33,8 +33,8 @@ def _available(root: Path) -> Iterator[int]:
 
 
 def _allowed(root: Path) -> Iterator[int]:
-    own = root / "proc/self/cgroup"
-    for line in own.read_text().splitlines() if own.is_file() else ():
+    groups = root / "proc/self/cgroup"
+    for line in groups.read_text().splitlines() if groups.is_file() else ():
         number, _, name = line.split(":", 2)
         folder = root / "sys/fs/cgroup" / name.lstrip("/")
         for group in (folder, *folder.parents) if number == "0" else ():

@@ -46,32 +46,38 @@ def predict(
     """Predict on a mesh file, or on all in a folder, and write the mesh with the fields on it.
 
     Points, cells and arrays of the mesh stay as they are; the predicted fields are added under
-    their names and units. Where the mesh carries the true fields the errors are printed and drawn.
+    their names and units. Where the mesh carries the true fields, the errors are printed and drawn.
 
     Args:
-        run: folder of the run, or of a checkpoint.
-        mesh: a mesh file (VTU, VTP, VTK, STL, OBJ, PLY, or what meshio reads), or a folder of them;
+        run: Folder of the run, or of a checkpoint.
+        mesh: Mesh file (VTU, VTP, VTK, STL, OBJ, PLY, or what meshio reads), or a folder of them,
             or a packed store (.h5) of cases.
-        out: the file to write, .vtp for surfaces, .vtu for grids; for a folder, a folder;
-            NAME_predicted beside the mesh if not given.
-        png: a picture to draw; for a folder or a store, a folder.
-        html: a page that turns in a browser; for a folder or a store, a folder.
-        movie: a turn around the mesh, .gif or .mp4; for a folder or a store, a folder of GIFs.
-        show: open a window with the field, where there is a display; one after another for several
-            meshes.
-        given: inputs that are the same on the whole mesh, as in `--given.speed 30`.
-        channel: which output channel is drawn, from 0.
-        checkpoint: "best" or "last"; the best one there is if not given.
-        device: "auto", "cpu", "cuda".
-        chunk_size: points that the device computes at a time, for meshes larger than its memory;
-            the answer is the same to rounding. All at once if not given. VTU and VTP files and
-            packed stores then go from file to file and are never held whole, unless the surrogate
-            needs the cells, or pictures are asked for.
-        spill: a folder for the activations between blocks; where there is room if not given.
-        compile: compile the model first, as in training; worth it for large meshes.
-        query: another mesh file, of points inside or on the same part: only the points of MESH
-            interact, and the fields are evaluated at the points of this file and written onto it.
+        out: File to write: .vtp for surfaces, .vtu for grids, .h5 for a store. For a folder, a
+            folder. If not given, NAME_predicted beside the mesh.
+        png: Picture to draw. For a folder or a store, a folder of pictures.
+        html: Page to write, on which the mesh turns in a browser. For a folder or a store, a folder
+            of pages.
+        movie: Movie to write (.gif or .mp4), a turn around the mesh. For a folder or a store, a
+            folder of GIFs.
+        show: Open a window with the field, where there is a display. Several meshes are shown one
+            after another.
+        given: Inputs that are the same on the whole mesh, as in `--given.speed 30`.
+        channel: Output channel that is drawn, from 0.
+        checkpoint: "best" or "last". If not given, "best" where the run has one.
+        device: "auto", "cpu" or "cuda".
+        chunk_size: Number of points that the device computes at a time, for meshes larger than its
+            memory; the answer is the same to rounding. If not given, all at once. VTU and VTP files
+            and packed stores are then read and written in chunks and never held whole, unless the
+            surrogate needs the cells, or pictures are asked for.
+        spill: Folder for the activations between blocks, with `--chunk_size`. If not given, they
+            lie wherever there is room.
+        compile: Compile the model first, as in training; worth it for large meshes.
+        query: Another mesh file, of points inside or on the same part. Only the points of MESH
+            interact; the fields are evaluated at the points of this file and written onto it.
             Pictures are of it.
+
+    Raises:
+        ValueError: an option makes no sense, a name cannot be written to, or a mesh failed.
     """
     how = make_stream(chunk_size, spill)
     surrogate = open_surrogate(run, checkpoint).to(choose_device(device))
@@ -167,9 +173,9 @@ def predict_job(
     if job.query is not None:
         with (
             open_case(surrogate, path, given, in_chunks=chunked) as case,
-            watched(path, case, how) as told,
+            watched(path, case, how) as visibly,
         ):
-            states = surrogate.encode_case(case, told)
+            states = surrogate.encode_case(case, visibly)
         path = job.query
     suffix = None if job.out is None else job.out.suffix
     opened = open_case(surrogate, path, given, in_chunks=chunked and not job.wanted, suffix=suffix)
@@ -182,9 +188,9 @@ def predict_job(
             columns = surrogate.columns_of(source.names)
         target = job.out or job.base.with_name(job.base.name + source.suffix)
         with closing(_kept(case, out, target)) as pred:
-            with watched(path, case, how) as told:
+            with watched(path, case, how) as visibly:
                 check_names(source, columns)
-                surrogate.predict_case(case, pred.write, told, states)
+                surrogate.predict_case(case, pred.write, visibly, states)
             write_fields(source, target, columns, pred.read, how.size(points))
             of = "" if source.ptr is None else f" of {len(source.ptr) - 1} cases"
             print(f"{path.name}: {', '.join(columns)} on {points:,} {source.at}s{of}: {target}")
@@ -244,8 +250,8 @@ def _print_errors(
         if truth is None:
             return
         pred = read(at)
-        for label, own in columns.items():
-            errors[label].add(pred[:, own], truth[:, own])
+        for label, channels in columns.items():
+            errors[label].add(pred[:, channels], truth[:, channels])
     if not all(running.count and running.is_finite for running in errors.values()):
         return
     for label, running in errors.items():

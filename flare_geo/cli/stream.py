@@ -1,12 +1,13 @@
-"""How a verb goes over a mesh: in chunks, with a line of progress, errors and warnings named."""
+"""How a verb goes over a mesh: in chunks, with progress; errors and warnings name the file."""
 
 import logging
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tqdm import tqdm
 
 from flare_geo.mesh import MeshCase
 from flare_geo.nn.surrogate import Stream
@@ -18,7 +19,7 @@ def make_stream(chunk_size: int | None, spill: Path | None) -> Stream:
 
     Args:
         chunk_size: points at a time; all if None.
-        spill: the folder for the activations between blocks; if None, where there is room.
+        spill: the folder for the activations between blocks; if None, wherever there is room.
 
     Raises:
         ValueError: the options make no sense.
@@ -42,15 +43,16 @@ def watched(path: Path, case: MeshCase, how: Stream) -> Iterator[Stream]:
     is raised inside names the file.
 
     Yields:
-        `how`, with the line of progress.
+        `how`, with a bar of progress.
     """
-    progress = None if how.chunk_size is None else Progress(path.name, case.source.num_points)
-    with naming(path), printed_warnings(path), _logged():
-        try:
-            yield how._replace(progress=progress)
-        finally:
-            if progress is not None:
-                progress.close()
+    name, points, whole = path.name, case.source.num_points, how.chunk_size is None
+    with (
+        naming(path),
+        printed_warnings(path),
+        _logged(),
+        tqdm(desc=name, total=points, unit=" points", mininterval=1.0, disable=whole) as bar,
+    ):
+        yield how._replace(progress=lambda share: bar.update(round(share * points) - bar.n))
 
 
 @contextmanager
@@ -75,43 +77,9 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def chunks_of(points: int, chunk_size: int) -> Iterator[slice]:
-    """Chunks of so many points, one after another."""
+    """Chunks of `chunk_size` points, one after another; the last one may be smaller."""
     for start in range(0, points, chunk_size):
         yield slice(start, min(start + chunk_size, points))
-
-
-class Progress:
-    """A line on standard error that says how far a prediction in chunks is, once per second.
-
-    Args:
-        name: what is predicted on.
-        points: how many points it has.
-    """
-
-    def __init__(self, name: str, points: int) -> None:
-        self.name, self.points = name, points
-        self.start, self.last, self.open = time.monotonic(), 0.0, False
-
-    def __call__(self, share: float) -> None:
-        """Say which share of the work is done."""
-        now = time.monotonic()
-        if now - self.last < 1 and share < 1:
-            return
-        self.last = now
-        gone = max(now - self.start, 1e-9)
-        self.open, end = share < 1, "\n" if share >= 1 else ""
-        print(
-            f"\r{self.name}: {share:4.0%}, {self.points * share / gone:,.0f} points/s, "
-            f"{gone * (1 - share) / share:,.0f} s left ",
-            end=end,
-            file=sys.stderr,
-        )
-
-    def close(self) -> None:
-        """End the line where it is: what comes next may be the reason."""
-        if self.open:
-            print(file=sys.stderr)
-        self.open = False
 
 
 @contextmanager

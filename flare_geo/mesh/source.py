@@ -171,11 +171,11 @@ def write_fields(
     """
     check_names(source, columns)
 
-    def rows(own: slice) -> Rows:
-        return lambda at: read(at)[:, own].numpy()
+    def rows(field: slice) -> Rows:
+        return lambda at: read(at)[:, field].numpy()
 
-    widths = {name: own.stop - own.start for name, own in columns.items()}
-    source.write(path, widths, {name: rows(own) for name, own in columns.items()}, chunk_size)
+    widths = {name: field.stop - field.start for name, field in columns.items()}
+    source.write(path, widths, {name: rows(field) for name, field in columns.items()}, chunk_size)
 
 
 def check_names(source: MeshSource, names: Collection[str]) -> None:

@@ -1,4 +1,4 @@
-"""In chunks a model says what it says in one piece."""
+"""In chunks a model gives the answer that it gives on the whole cloud."""
 
 import shutil
 
@@ -30,9 +30,9 @@ def make(dtype, **options):
 def in_chunks(model, x, ptr, chunk_size, **options):
     y = x.new_full((len(x), 2), torch.nan)
 
-    def write(at, part):
+    def write(at, chunk):
         assert y[at].isnan().all(), "written twice"
-        y[at] = part
+        y[at] = chunk
 
     stream(model, lambda at: x[at], write, ptr, chunk_size=chunk_size, **options)
     return y
@@ -253,5 +253,5 @@ def test_one_line_says_what_is_wrong():
     for wrong in (0, -3):
         with pytest.raises(ValueError, match=f"chunk_size must be at least 1, got {wrong}"):
             surrogate.predict(case, wrong)
-    with pytest.raises(ValueError, match="a model that can be cut, as Flare, got Other"):
+    with pytest.raises(ValueError, match="only through reductions, as Flare, got Other"):
         surrogate_of(Other(3, 2)).predict(case, 2)

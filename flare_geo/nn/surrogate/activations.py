@@ -98,7 +98,7 @@ class FileActivations:
         if done < len(view) or zlib.crc32(view) != self.sums.get(at.start):
             raise OSError(
                 f"the file of activations in {self.folder} is damaged at point {at.start:,}: "
-                "nothing was written as a result; predict again, with TMPDIR on another disk"
+                "nothing was written as a result; predict again with a folder on another disk"
             )
         return h.to(self.device)
 

@@ -2,18 +2,25 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from flare_geo.nn.model import BlockModel
 from flare_geo.nn.surrogate.activations import Activations
-from flare_geo.nn.surrogate.channels import check_finite
+from flare_geo.nn.surrogate.channels import Field, check_finite
+from flare_geo.nn.surrogate.scaler import Scaler
 from flare_geo.nn.surrogate.streaming import Read, States, Write, answer_stream, stream
 
-if TYPE_CHECKING:
-    from flare_geo.nn.surrogate.surrogate import Surrogate
+
+class Scaled(Protocol):
+    """A model between two scalers, as :class:`Surrogate` is."""
+
+    inputs: list[Field]
+    model: nn.Module
+    input_scaler: Scaler
+    output_scaler: Scaler
 
 
 class Stream(NamedTuple):
@@ -67,16 +74,16 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def predict(
-    surrogate: "Surrogate",
+    surrogate: Scaled,
     inputs: Inputs,
     write: Write,
     how: Stream,
     states: States | None = None,
 ) -> None:
-    """Predict at every point, in evaluation mode, on the device of the weights.
+    """Predict at every point, with the model in evaluation mode, on the device of the weights.
 
     Args:
-        surrogate: the surrogate.
+        surrogate: the model and its scalers.
         inputs: where the inputs come from.
         write: takes the prediction `[n, out]` of some points in physical units, on the CPU.
         how: whole or in chunks.
@@ -92,10 +99,10 @@ def predict(
     def unscaled(at: slice, y: Tensor) -> None:
         write(at, surrogate.output_scaler.inverse(y).cpu())
 
-    with evaluating(surrogate):
+    with evaluating(surrogate.model):
         if states is not None:
             answer_stream(
-                _cut(surrogate),
+                _reducible(surrogate),
                 read,
                 unscaled,
                 states,
@@ -108,7 +115,7 @@ def predict(
             unscaled(everything, surrogate.model(read(everything), ptr))
         else:
             stream(
-                _cut(surrogate),
+                _reducible(surrogate),
                 read,
                 unscaled,
                 inputs.offsets,
@@ -118,11 +125,11 @@ def predict(
             )
 
 
-def encode(surrogate: "Surrogate", inputs: Inputs, how: Stream) -> States:
+def encode(surrogate: Scaled, inputs: Inputs, how: Stream) -> States:
     """The states of all blocks; arguments and errors as :func:`predict`."""
-    with evaluating(surrogate):
+    with evaluating(surrogate.model):
         return stream(
-            _cut(surrogate),
+            _reducible(surrogate),
             _scaled(surrogate, inputs),
             None,
             inputs.offsets,
@@ -132,7 +139,7 @@ def encode(surrogate: "Surrogate", inputs: Inputs, how: Stream) -> States:
         )
 
 
-def _scaled(surrogate: "Surrogate", inputs: Inputs) -> Read:
+def _scaled(surrogate: Scaled, inputs: Inputs) -> Read:
     def read(at: slice) -> Tensor:
         x = inputs.read(at)
         check_finite(surrogate.inputs, x, at.start)
@@ -142,10 +149,10 @@ def _scaled(surrogate: "Surrogate", inputs: Inputs) -> Read:
     return read
 
 
-def _cut(surrogate: "Surrogate") -> BlockModel:
+def _reducible(surrogate: Scaled) -> BlockModel:
     if not isinstance(surrogate.model, BlockModel):
         raise ValueError(
-            f"chunk_size needs a model that can be cut, as Flare, got "
-            f"{type(surrogate.model).__name__}: predict without it"
+            "chunk_size, encode and answer need a model whose points interact only through "
+            f"reductions, as Flare, got {type(surrogate.model).__name__}: predict without them"
         )
     return surrogate.model
