@@ -11,7 +11,7 @@ import torch.distributed as dist
 from flare_geo.distributed import add_gradients, shard_points, share_of, sum_across
 from flare_geo.nn import Flare
 from flare_geo.nn.mixers import make_mixer
-from flare_geo.nn.streaming import stream
+from flare_geo.nn.surrogate.streaming import stream
 from flare_geo.ops import ptr_to_batch
 
 

@@ -26,8 +26,8 @@ MODULES = [
     "flare_geo.nn.flare.causal",
     "flare_geo.nn.flare.block",
     "flare_geo.nn.flare.model",
-    "flare_geo.nn.scaler",
-    "flare_geo.nn.surrogate",
+    "flare_geo.nn.surrogate.scaler",
+    "flare_geo.nn.surrogate.surrogate",
     "flare_geo.nn.explain",
     *(
         f"flare_geo.nn.models.{name}"

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "flare_geo"
-BASE = {"flare_geo", "arguments", "files", "provenance", "pyg"}
+BASE = {"flare_geo", "arguments", "files", "memory", "provenance", "pyg"}
 ARROWS = {  # room: rooms it may import from
     "ops": set(),
     "distributed": {"ops"},
@@ -26,6 +26,7 @@ ARROWS = {  # room: rooms it may import from
     "testing": set(),
     "arguments": set(),
     "files": set(),
+    "memory": set(),
     "pyg": set(),
     "provenance": {"flare_geo"},
 }

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from flare_geo.cli.cases import read_case
 from flare_geo.cli.pictures import Pictures
 from flare_geo.cli.run_folder import (
     Which,
@@ -48,7 +49,7 @@ class Subject(NamedTuple):
     name: str
     note: str | None
     at: Literal["point", "cell"] = "point"
-    order: Tensor | None = None  # [n], the row on the mesh of each point, where they were sorted
+    order: Tensor | None = None  # [n], the row on the mesh of each point, if they were sorted
 
 
 def inspect(
@@ -69,25 +70,25 @@ def inspect(
     """Draw where latents look and where their messages go, and the spectra of the mixing.
 
     Writes latents_encode.png, latents_decode.png and eigenmodes.png of one head, spectra.png and
-    spectra.json of all, and latents.vtu (or .vtp) with what was drawn as arrays. Encode weights
-    are given relative to an even look at all points, decode weights as shares of what a point
-    receives. The latents drawn are those with the largest shares.
+    spectra.json of all heads, and latents.vtu (or .vtp) with what was drawn as arrays. Encode
+    weights are given relative to uniform weights, decode weights as shares of what a point
+    receives. The latents with the largest shares are drawn.
 
     Args:
-        run: folder of the run.
-        mesh: a mesh file to look at; a case of the split if not given.
-        split: which split the case is of.
-        case: name of the case; the first one if not given.
-        block: which block's latents to draw, from 0; -1 is the last.
-        head: which of its heads, from 0.
-        latents: how many latents, and how many eigenmodes, to draw.
-        tolerance: eigenvalue below which a mode does not count for the suggested M.
-        view: the side the eye is on: "iso", "x", "-x", "y", "-y", "z", "-z"; straight onto what is
-            flat, else "iso", if not given.
-        out: the folder to write to; `RUN/inspect` if not given.
-        checkpoint: "best" or "last"; the best one there is if not given.
-        data: options of the data set to change, as in `--data.root FOLDER`.
-        device: "auto", "cpu", "cuda".
+        run: Folder of the run.
+        mesh: Mesh file to look at. If not given, a case of the split.
+        split: Split of the case.
+        case: Name of the case. If not given, the first one.
+        block: Block whose latents are drawn, from 0; -1 is the last.
+        head: Head of that block, from 0.
+        latents: Number of latents, and of eigenmodes, to draw.
+        tolerance: Eigenvalue below which a mode does not count for the suggested M.
+        view: Side that the mesh is seen from: "iso", "x", "-x", "y", "-y", "z", "-z". If not given,
+            straight onto what is flat, else "iso".
+        out: Folder to write to. If not given, `RUN/inspect`.
+        checkpoint: "best" or "last". If not given, "best" where the run has one.
+        data: Options of the data set to change, as in `--data.root FOLDER`.
+        device: "auto", "cpu" or "cuda".
 
     Returns:
         What `spectra.json` holds.
@@ -151,8 +152,6 @@ def _case_of(run: Path, split: str, case: str | None, options: dict[str, Any] | 
 
 def _mesh_of(surrogate: Surrogate, path: Path) -> Subject:
     """A mesh file."""
-    from flare_geo.cli.predict import read_case
-
     mesh, found = read_case(surrogate, path)
     generated = surrogate.info.get("dataset", {}).get("source", {}).get("generated")
     note = "trained on generated data" if generated else None
@@ -236,7 +235,7 @@ def _draw_head(
             found.encode,
             chosen=range(len(found.chosen)),
             names=[f"latent {m}" for m in found.chosen],
-            label="weight, relative to an even look",
+            label="weight, relative to uniform weights",
             path=path,
             title=f"Where latents look: {what}",
             note=note,
@@ -281,7 +280,7 @@ def _on_mesh(rows: Tensor, order: Tensor | None) -> Tensor:
 def _print(summary: dict[str, Any], out: Path) -> None:
     note = f", {summary['note']}" if summary["note"] else ""
     name, points, trained = (summary[key] for key in ("case", "points", "num_latents"))
-    print(f"{name}{note}: {points} points, {trained} latents a head")
+    print(f"{name}{note}: {points} points, {trained} latents per head")
     print(f"effective rank, and modes above {summary['tolerance']:g}, of each head")
     for i, block in enumerate(summary["blocks"]):
         ranks = zip(block["effective_rank"], block["modes_in_use"])

@@ -34,21 +34,21 @@ def render(
     Without `cases` it shows the best, the median and the worst case of the split.
 
     Args:
-        run: folder of the run.
-        split: which split.
-        cases: names of the cases to draw, as in the table of `flare-geo evaluate`.
-        channel: which output channel, from 0.
-        out: the PNG; `RUN/pictures/SPLIT.png` if not given.
-        html: a folder that gets a page for each of the cases, which turns in a browser.
-        checkpoint: "best" or "last"; the best one there is if not given.
-        data: options of the data set to change, as in `--data.root FOLDER`.
-        device: "auto", "cpu", "cuda".
+        run: Folder of the run.
+        split: Split to draw cases of.
+        cases: Names of the cases to draw, as in the table of `flare-geo evaluate`.
+        channel: Output channel to draw, from 0.
+        out: The PNG. If not given, `RUN/pictures/SPLIT.png`.
+        html: Folder that gets a page for each of the cases, which turns in a browser.
+        checkpoint: "best" or "last". If not given, "best" where the run has one.
+        data: Options of the data set to change, as in `--data.root FOLDER`.
+        device: "auto", "cpu" or "cuda".
 
     Returns:
         Path of the picture.
 
     Raises:
-        ValueError: if there is no such case or channel.
+        ValueError: there is no such case or channel, or a picture failed.
     """
     surrogate, _ = open_checkpoint(run, checkpoint)
     surrogate.to(choose_device(device))

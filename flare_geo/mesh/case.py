@@ -1,4 +1,4 @@
-"""A mesh as the case that a surrogate was trained on, and what it carries of the truth.
+"""Model inputs, and targets where present, from a user's mesh.
 
 A data set says how in a recipe, which travels with the checkpoint as JSON::
 
@@ -11,83 +11,88 @@ A data set says how in a recipe, which travels with the checkpoint as JSON::
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from copy import copy
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flare_geo.mesh.fields import float_tensor, to_numpy
-from flare_geo.mesh.vtk import as_mesh, from_pyvista, is_surface, surface_geometry
+from flare_geo.mesh.chunks import NotInChunks
+from flare_geo.mesh.fields import float_tensor
+from flare_geo.mesh.source import MeshSource, WholeMesh
 from flare_geo.pyg import Data
-
-if TYPE_CHECKING:
-    import pyvista as pv
 
 Recipe = Mapping[str, Any]
 
 
-def case_of_mesh(mesh: Any, recipe: Recipe, given: Mapping[str, float] | None = None) -> Data:
-    """The cloud of a mesh with the inputs that a recipe names, in the order of the mesh.
+class MeshCase:
+    """A mesh, read by a recipe: the cloud that a surrogate sees, and the fields it should predict.
 
     Args:
-        mesh: A pyvista mesh, ``meshio.Mesh`` or ``trimesh.Trimesh``.
+        source: The mesh.
         recipe: See above.
         given: Inputs that are the same on all points, by name.
 
-    Shapes:
-        ``pos [n, dim]``, ``x [n, f]`` if there are inputs, ``face`` or ``cells`` of a cloud of
-        points, ``normal [n, 3]`` and ``area [n, 1]`` of cells of a surface.
-
     Raises:
-        ValueError: no points, a solid where there should be a plane, or an input that is neither
-            on the mesh nor given (says what there is).
+        NotInChunks: The recipe is about cells, and the source reads points in chunks.
+
+    Example:
+        >>> case = MeshCase(WholeMesh(mesh, "point", 3), recipe, {"speed": 30.0})
+        >>> case.cloud(slice(0, 1000)).pos.shape
+        torch.Size([1000, 3])
     """
-    grid = as_mesh(mesh)
-    at, dim = recipe["at"], recipe["dim"]
-    points = np.asarray(grid.points)
-    if dim == 2 and np.ptp(points[:, 2]) > 0:
-        low, high = points[:, 2].min(), points[:, 2].max()
-        raise ValueError(
-            "the surrogate was trained on points in the plane z = 0, the mesh reaches from "
-            f"z = {low:.5g} to {high:.5g}"
-        )
-    data = from_pyvista(grid, dim=dim, at=at)
-    columns = [_input(grid, name, at, len(data.pos), given or {}) for name in recipe["inputs"]]
-    if columns:
-        data.x = torch.cat(columns, dim=1)
-    return data
 
+    def __init__(
+        self, source: MeshSource, recipe: Recipe, given: Mapping[str, float] | None = None
+    ) -> None:
+        if source.at != recipe["at"]:
+            raise NotInChunks("the surrogate was trained on cells, whose corners may lie anywhere")
+        self.source, self.recipe, self.given = source, recipe, given or {}
 
-def truth_of_mesh(mesh: Any, recipe: Recipe) -> Tensor | None:
-    """The fields to be predicted, ``[n, c]``, if the mesh carries all of them; else None."""
-    grid = as_mesh(mesh)
-    arrays = grid.point_data if recipe["at"] == "point" else grid.cell_data
-    columns = []
-    for name, component, factor in recipe.get("outputs", ()):
-        if name not in arrays:
-            return None
-        array = to_numpy(np.asarray(arrays[name]), name).reshape(len(arrays[name]), -1)
-        if component >= array.shape[1]:
-            return None
-        columns.append(factor * array[:, component])
-    return float_tensor(np.stack(columns, axis=1)) if columns else None
+    def cloud(self, at: slice | None = None) -> Data:
+        """The points with the inputs that the recipe names, in the order of the mesh.
 
+        Args:
+            at: Which points; None for all of them, with the connectivity that the mesh has.
 
-def _input(grid: pv.DataSet, name: str, at: str, n: int, given: Mapping[str, float]) -> Tensor:
-    """One input as columns ``[n, c]``."""
-    arrays = grid.point_data if at == "point" else grid.cell_data
-    if name in given:
-        return torch.full((n, 1), float(given[name]))
-    if name in arrays:
-        return float_tensor(to_numpy(np.asarray(arrays[name]), name).reshape(n, -1))
-    if name in ("normal", "area") and is_surface(grid):
-        normal, area = surface_geometry(grid, at)  # type: ignore[arg-type]
-        return float_tensor(normal if name == "normal" else area[:, None])
-    if name in ("normal", "area"):
-        raise ValueError(f"the surrogate needs '{name}', which only a surface of polygons has")
-    there = ", ".join(sorted(arrays.keys())) or "none"
-    raise ValueError(
-        f"the surrogate needs the {at} array '{name}', the mesh has {there}; a value that is the "
-        f"same everywhere may be given, as in --given.{name} VALUE"
-    )
+        Shapes:
+            ``pos [n, dim]``, ``x [n, f]`` if there are inputs; of a whole mesh ``face`` or
+            ``cells`` of a cloud of points, ``normal [n, 3]`` and ``area [n, 1]`` of cells of a
+            surface.
+
+        Raises:
+            ValueError: A solid where there should be a plane, or an input that is neither on the
+                mesh nor given (says what there is).
+        """
+        some, dim = slice(0, self.source.num_points) if at is None else at, self.recipe["dim"]
+        low, high = self.source.height(some) if dim == 2 else (0.0, 0.0)
+        if high > low:
+            raise ValueError(
+                "the surrogate was trained on points in the plane z = 0, the mesh reaches from "
+                f"z = {low:.5g} to {high:.5g}"
+            )
+        if at is None and isinstance(self.source, WholeMesh):
+            data = copy(self.source.cloud)
+        else:
+            data = Data(pos=float_tensor(self.source.points(some)[:, :dim]))
+        columns = [self._input(name, some, len(data.pos)) for name in self.recipe["inputs"]]
+        if columns:
+            data.x = torch.cat(columns, dim=1)
+        return data
+
+    def truth(self, at: slice | None = None) -> Tensor | None:
+        """The fields to be predicted, ``[n, c]``, if the mesh carries all of them; else None."""
+        some = slice(0, self.source.num_points) if at is None else at
+        columns = []
+        for name, component, factor in self.recipe.get("outputs", ()):
+            if component >= self.source.widths.get(name, 0):
+                return None
+            columns.append(factor * self.source.rows(name, some)[:, component])
+        return float_tensor(np.stack(columns, axis=1)) if columns else None
+
+    def _input(self, name: str, at: slice, n: int) -> Tensor:
+        """One input as columns ``[n, c]``."""
+        if name in self.given:
+            return torch.full((n, 1), float(self.given[name]))
+        return float_tensor(self.source.rows(name, at))

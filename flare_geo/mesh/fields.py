@@ -72,6 +72,12 @@ def add_fields(
     return copy
 
 
+def array_names(mesh: Any) -> set[str]:
+    """Names of all point and cell arrays of a mesh of pyvista, meshio or trimesh."""
+    places = ("point_data", "cell_data", "vertex_attributes", "face_attributes")
+    return {name for where in places for name in getattr(mesh, where, {})}
+
+
 def place(
     array: NDArray[Any], name: str, num_points: int, num_cells: int, at: At | None = None
 ) -> At:

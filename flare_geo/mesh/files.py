@@ -198,8 +198,8 @@ def _read_vtk(path: Path, kind: str, arrays: Sequence[str] | None) -> pv.DataSet
 def _watch_the_end(path: Path, reader: Any) -> None:
     """Make VTK's legacy reader stumble over an ASCII file that is cut off.
 
-    It takes the end of the file for the end of the array it is in. So an array is put after the
-    end, whose words are no numbers.
+    It takes the end of the file for the end of the array it is in. So an array whose words are not
+    numbers is put after the end.
     """
     with path.open("rb") as file:
         head = [file.readline(256) for _ in range(3)]
@@ -229,9 +229,9 @@ def _check_sizes(path: Path, output: Any) -> None:
         cells = [output.GetVerts(), output.GetLines(), output.GetPolys(), output.GetStrips()]
     elif output.IsA("vtkUnstructuredGrid"):
         cells = [output.GetCells()]
-    for part in (part for part in cells if part is not None and part.GetNumberOfCells()):
-        corners = np.asarray(pv.convert_array(part.GetConnectivityArray()))
-        offsets = np.asarray(pv.convert_array(part.GetOffsetsArray()))
+    for kind in (kind for kind in cells if kind is not None and kind.GetNumberOfCells()):
+        corners = np.asarray(pv.convert_array(kind.GetConnectivityArray()))
+        offsets = np.asarray(pv.convert_array(kind.GetOffsetsArray()))
         if corners.size and (corners.min() < 0 or corners.max() >= n):
             wrong = corners.min() if corners.min() < 0 else corners.max()
             raise ValueError(f"{path}: its cells name point {wrong}, there are {n}")

@@ -1,4 +1,4 @@
-"""Series of meshes for ParaView: one mesh file a step, and a .pvd file that gives their times."""
+"""Series of meshes for ParaView: one mesh file per step, and a .pvd file with their times."""
 
 from __future__ import annotations
 

@@ -66,16 +66,16 @@ class RawRun:
         self.file, self.start = file, start
 
     def read(self, start: int, count: int) -> bytes:
-        """Some of the bytes; fewer where the file ends, none where it is damaged."""
+        """Some of the bytes: fewer if the file ends before, none if it is damaged."""
         self.file.seek(self.start + start)
-        parts = []
-        while count and (part := self.file.read(count)):
-            parts.append(part)
-            count -= len(part)
-        return b"".join(parts)
+        got = []
+        while count and (data := self.file.read(count)):
+            got.append(data)
+            count -= len(data)
+        return b"".join(got)
 
     def after(self, count: int) -> Run:
-        """The run that begins when this one has held so many bytes."""
+        """The run that begins `count` bytes later."""
         return RawRun(self.file, self.start + count)
 
 
@@ -86,7 +86,7 @@ class Base64Run:
         self.raw, self.start = RawRun(file, start), start
 
     def read(self, start: int, count: int) -> bytes:
-        """Some of the bytes; fewer where the file ends, none where it is damaged."""
+        """Some of the bytes: fewer if the file ends before, none if it is damaged."""
         first, last = start // 3, -(-(start + count) // 3)
         text = self.raw.read(first * 4, (last - first) * 4)
         try:
@@ -95,7 +95,7 @@ class Base64Run:
             return b""
 
     def after(self, count: int) -> Run:
-        """The run that begins when this one has held so many bytes: each is encoded by itself."""
+        """The run that begins after `count` bytes; each of the two is encoded by itself."""
         return Base64Run(self.raw.file, self.start + -(-count // 3) * 4)
 
 
@@ -103,13 +103,13 @@ Run = RawRun | Base64Run
 
 
 class PlainArray:
-    """An array in one piece, its number of bytes in front."""
+    """An array in one run, its number of bytes in front."""
 
     def __init__(self, run: Run, word: np.dtype[Any]) -> None:
         self.run, self.head = run, word.itemsize
 
     def read(self, start: int, count: int) -> bytes:
-        """Some of the bytes; fewer where the file ends, none where it is damaged."""
+        """Some of the bytes: fewer if the file ends before, none if it is damaged."""
         return self.run.read(self.head + start, count)
 
 
@@ -121,7 +121,7 @@ class CompressedArray:
         self.starts: NDArray[Any] | None = None
 
     def read(self, start: int, count: int) -> bytes:
-        """Some of the bytes; fewer where the file ends, none where it is damaged."""
+        """Some of the bytes: fewer if the file ends before, none if it is damaged."""
         if self.starts is None:
             size = self.word.itemsize
             head = np.frombuffer(self.run.read(0, 3 * size), self.word)
@@ -134,14 +134,14 @@ class CompressedArray:
         if count == 0 or self.block == 0:
             return b""
         first, last = start // self.block, -(-(start + count) // self.block)
-        parts = []
+        got = []
         for i in range(first, min(last, len(self.starts) - 1)):
             begin, end = int(self.starts[i]), int(self.starts[i + 1])
             try:
-                parts.append(zlib.decompress(self.data.read(begin, end - begin)))
+                got.append(zlib.decompress(self.data.read(begin, end - begin)))
             except zlib.error:
                 return b""
-        return b"".join(parts)[start - first * self.block :][:count]
+        return b"".join(got)[start - first * self.block :][:count]
 
 
 class RawSink:
@@ -151,7 +151,7 @@ class RawSink:
         self.out = out
 
     def write(self, data: bytes) -> None:
-        """Go on with the run."""
+        """Write the next bytes of the run."""
         self.out.write(data)
 
     def flush(self) -> None:
@@ -165,7 +165,7 @@ class Base64Sink:
         self.out, self.waiting = out, b""
 
     def write(self, data: bytes) -> None:
-        """Go on with the run."""
+        """Write the next bytes of the run."""
         data = self.waiting + data
         full = len(data) // 3 * 3
         self.out.write(b64encode(data[:full]))
@@ -181,15 +181,15 @@ Sink = RawSink | Base64Sink
 
 
 def write_plain(sink: Sink, word: np.dtype[Any], total: int, data: Iterable[bytes]) -> None:
-    """Write an array of `total` bytes that come in pieces, in one run."""
+    """Write an array of `total` bytes that come in chunks, in one run."""
     sink.write(np.array([total], word).tobytes())
-    for piece in data:
-        sink.write(piece)
+    for chunk in data:
+        sink.write(chunk)
     sink.flush()
 
 
 def write_compressed(sink: Sink, word: np.dtype[Any], total: int, data: Iterable[bytes]) -> None:
-    """Write an array of `total` bytes that come in pieces, in compressed blocks.
+    """Write an array of `total` bytes that come in chunks, in compressed blocks.
 
     Their sizes, which stand in front, are filled in at the end.
     """
@@ -198,8 +198,8 @@ def write_compressed(sink: Sink, word: np.dtype[Any], total: int, data: Iterable
     sink.write(np.array([*head, *[0] * head[0]], word).tobytes())
     sink.flush()
     waiting = b""
-    for piece in data:
-        waiting += piece
+    for chunk in data:
+        waiting += chunk
         while len(waiting) >= BLOCK or (waiting and len(sizes) * BLOCK + len(waiting) == total):
             packed = zlib.compress(waiting[:BLOCK], 1)
             sizes.append(len(packed))

@@ -12,8 +12,7 @@ from flare_geo.nn.models.perceiver_io import PerceiverIO
 from flare_geo.nn.models.sequence import SequenceClassifier
 from flare_geo.nn.models.transolver import Transolver
 from flare_geo.nn.models.upt import UPT
-from flare_geo.nn.scaler import Scaler
-from flare_geo.nn.surrogate import Surrogate
+from flare_geo.nn.surrogate import Scaler, Surrogate
 
 __all__ = [
     "GNOT",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from flare_geo.nn.flare.conv import FlareConv
 from flare_geo.nn.surrogate import Surrogate
+from flare_geo.nn.surrogate.run import evaluating
 from flare_geo.ops import Layout
 from flare_geo.ops.spectrum import decode_weights, encode_weights, mixing_spectrum
 
@@ -65,15 +66,12 @@ def routings(model: nn.Module, *inputs: Any) -> list[Routing]:
     found: list[Routing] = []
     look = partial(_look, found)
     hooks = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in layers]
-    training = {m: m.training for m in model.modules()}
-    model.eval()
     try:
-        model.predict(*inputs) if isinstance(model, Surrogate) else model(*inputs)
+        with evaluating(model):
+            model.predict(*inputs) if isinstance(model, Surrogate) else model(*inputs)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in training.items():
-            module.training = mode
     return found
 
 

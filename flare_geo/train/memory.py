@@ -11,7 +11,6 @@ more. Above that size the forecast is within 1 % of the resident memory that the
 
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from flare_geo.datasets import PackedDataset
+from flare_geo.memory import free_bytes
 from flare_geo.train.batches import BatchPlan
 from flare_geo.train.data import SplitsDataModule
 from flare_geo.train.faults import LESS_MEMORY
@@ -171,38 +171,3 @@ def lasting_bytes(trainer: Trainer, module: CloudModule) -> int:
     averages = sum(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     buckets = isinstance(trainer.strategy, DDPStrategy)
     return weights * (1 + averages) + trained * (2 + buckets)
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """What this process may have of the device, with what it has already; None if unknown."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device)
-    if device.type != "cpu":
-        return None
-    free_of = [_meminfo(), *_cgroups()]
-    known = [free for free in free_of if free is not None]
-    return min(known, default=None)
-
-
-def _meminfo() -> int | None:
-    path = Path("/proc/meminfo")
-    if not path.is_file():
-        return None
-    fields = dict(line.split(":") for line in path.read_text().splitlines())
-    return 1024 * int(fields["MemAvailable"].split()[0])
-
-
-def _cgroups() -> list[int]:
-    """What the groups of this process, as those of a container or a SLURM job, still allow."""
-    own, free = Path("/proc/self/cgroup"), []
-    lines = own.read_text().splitlines() if own.is_file() else []
-    for line in lines:
-        number, _, name = line.split(":", 2)
-        folder = Path("/sys/fs/cgroup") / name.lstrip("/")
-        for group in (folder, *folder.parents) if number == "0" else ():
-            limit, stat = group / "memory.max", group / "memory.stat"
-            if limit.is_file() and (text := limit.read_text().strip()) != "max":
-                used = dict(line.split() for line in stat.read_text().splitlines())
-                free.append(int(text) - int(used["anon"]))
-    return free

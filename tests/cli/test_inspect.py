@@ -71,7 +71,7 @@ def test_what_is_printed(trained, tmp_path, capsys):
     arguments = ["--case", "cell_0019", "--out", str(out), "--tolerance", "1e-9"]
     assert main(["inspect", str(trained), *arguments, "--latents", "1"]) == 0
     said = capsys.readouterr().out
-    assert "cell_0019, generated data: 972 points, 4 latents a head" in said
+    assert "cell_0019, generated data: 972 points, 4 latents per head" in said
     summary = json.loads((out / "spectra.json").read_text())
     ranks = summary["blocks"][0]["effective_rank"]
     assert "  block 0  " + "".join(f"{rank:8.1f} (4)" for rank in ranks) in said

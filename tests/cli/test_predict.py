@@ -11,57 +11,26 @@ import pytest
 import pyvista as pv
 import torch
 import trimesh
+from balls import ball, model, predict, surrogate_for
 from matplotlib.image import imread
 from torch_geometric.transforms import Compose
 
-from flare_geo.cli.main import main
-from flare_geo.cli.predict import read_case
+from flare_geo.cli.cases import read_case
 from flare_geo.cli.train import make_surrogate
 from flare_geo.datasets import DrivAerMLDataset, MeshFolderDataset
 from flare_geo.datasets.store import PackedStore
 from flare_geo.mesh import read_mesh, write_mesh
-from flare_geo.nn import Flare, Surrogate
-from flare_geo.nn.features import FileFeatures
+from flare_geo.nn import Surrogate
+from flare_geo.nn.surrogate.activations import FileActivations
 from flare_geo.transforms import AssembleFeatures, Rotate, SpaceFillingOrder, Subsample, UnitBox
 
 FAR = np.array([1.2e4, -3.0e3, 500.0])  # mm
-
-
-def model(inputs, outputs):
-    return Flare(inputs, outputs, 16, num_layers=1, heads=2, num_latents=8, init="default")
-
-
-def ball(i, spread=1.0):
-    mesh = pv.Sphere(radius=1 + 0.1 * i, theta_resolution=9, phi_resolution=9)
-    mesh.points *= spread
-    mesh["stress"] = mesh.points[:, 2] * 3
-    mesh["U"] = mesh.points[:, [1, 0, 2]].copy()
-    return mesh
-
-
-def surrogate_for(folder, run=None, transform=None, **options):
-    """A fresh surrogate of a folder of balls, as a checkpoint in a run."""
-    for i in range(6):
-        write_mesh(ball(i), folder / f"ball_{i}.vtp")
-    options = {"targets": ["stress", "U"], "units": {"stress": "MPa", "pos": "mm"}, **options}
-    data = MeshFolderDataset(folder, splits={"train": 1.0}, transform=transform, **options)
-    torch.manual_seed(0)
-    surrogate = make_surrogate(model, data)
-    if run is not None:
-        surrogate.save_pretrained(run / "best")
-    return surrogate
 
 
 @pytest.fixture
 def run(tmp_path):
     surrogate_for(tmp_path / "balls", tmp_path / "run")
     return tmp_path / "run"
-
-
-def predict(*arguments, status=0, capsys):
-    capsys.readouterr()
-    assert main(["predict", *map(str, arguments)]) == status
-    return capsys.readouterr()
 
 
 def test_the_mesh_comes_back_as_it_was_with_the_fields_on_it(run, tmp_path, capsys):
@@ -95,13 +64,13 @@ def test_the_mesh_comes_back_as_it_was_with_the_fields_on_it(run, tmp_path, caps
 
 def test_in_chunks(run, tmp_path, capsys):
     write_mesh(ball(7), tmp_path / "ball.vtp")
-    whole, parts = tmp_path / "whole.vtp", tmp_path / "parts.vtp"
+    whole, chunked = tmp_path / "whole.vtp", tmp_path / "chunks.vtp"
     predict(run, tmp_path / "ball.vtp", "-o", whole, capsys=capsys)
-    said = predict(run, tmp_path / "ball.vtp", "-o", parts, "--chunk_size", "13", capsys=capsys)
-    assert re.search(r"ball.vtp: 100%, [\d,]+ points/s, 0 s left", said.err)
-    assert "0.0 MiB of features between blocks: in memory" in said.err
+    said = predict(run, tmp_path / "ball.vtp", "-o", chunked, "--chunk_size", "13", capsys=capsys)
+    assert re.search(r"ball.vtp: 100%.* \d+/\d+ .*points/s", said.err)
+    assert "0.0 MiB of activations between blocks: in memory" in said.err
     assert "is read whole" not in said.err
-    a, b = (pv.read(path) for path in (whole, parts))
+    a, b = (pv.read(path) for path in (whole, chunked))
     assert set(a.point_data.keys()) == set(b.point_data.keys())
     for name in ("stress [MPa]", "U predicted"):
         np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=1e-5)
@@ -110,7 +79,7 @@ def test_in_chunks(run, tmp_path, capsys):
     wrong = predict(run, tmp_path / "ball.vtp", "--chunk_size", "0", status=1, capsys=capsys)
     assert "chunk_size must be at least 1, got 0" in wrong.err
     wrong = predict(run, tmp_path / "ball.vtp", "--spill", tmp_path, status=1, capsys=capsys)
-    assert "spill is for a prediction in pieces: give --chunk_size too" in wrong.err
+    assert "spill is for a prediction in chunks: give --chunk_size too" in wrong.err
     there = ["--chunk_size", "9", "--spill", tmp_path / "no"]
     wrong = predict(run, tmp_path / "ball.vtp", *there, status=1, capsys=capsys)
     assert f"spill must be a folder, there is none at {tmp_path / 'no'}" in wrong.err
@@ -136,8 +105,8 @@ def test_a_mesh_answers_at_the_points_of_another(run, tmp_path, capsys):
 def test_errors_in_chunks_are_those_of_the_whole(run, tmp_path, capsys):
     write_mesh(ball(7), tmp_path / "ball.vtp")
     whole = predict(run, tmp_path / "ball.vtp", "--out", tmp_path / "a.vtp", capsys=capsys)
-    parts = ["--out", tmp_path / "b.vtp", "--chunk_size", "10", "--spill", tmp_path]
-    said = predict(run, tmp_path / "ball.vtp", *parts, capsys=capsys)
+    chunks = ["--out", tmp_path / "b.vtp", "--chunk_size", "10", "--spill", tmp_path]
+    said = predict(run, tmp_path / "ball.vtp", *chunks, capsys=capsys)
     lines = [text.out.splitlines()[1:] for text in (whole, said)]
     assert len(lines[0]) == 2
     numbers = [[float(n) for n in re.findall(r"-?\d+\.\d+", " ".join(text))] for text in lines]
@@ -155,12 +124,12 @@ def test_what_needs_the_whole_mesh_gets_it(run, tmp_path, capsys):
 def test_a_transform_of_whole_clouds_gets_them(tmp_path, capsys):
     surrogate_for(tmp_path / "balls", tmp_path / "run", transform=UnitBox())
     write_mesh(ball(7), tmp_path / "ball.vtp")
-    whole, parts = tmp_path / "whole.vtp", tmp_path / "parts.vtp"
+    whole, chunked = tmp_path / "whole.vtp", tmp_path / "chunks.vtp"
     predict(tmp_path / "run", tmp_path / "ball.vtp", "-o", whole, capsys=capsys)
-    cut = ["-o", parts, "--chunk_size", "20"]
-    said = predict(tmp_path / "run", tmp_path / "ball.vtp", *cut, capsys=capsys)
+    chunks = ["-o", chunked, "--chunk_size", "20"]
+    said = predict(tmp_path / "run", tmp_path / "ball.vtp", *chunks, capsys=capsys)
     assert "ball.vtp is read whole: the transform of the inputs needs all points" in said.err
-    a, b = (pv.read(path)["stress [MPa]"] for path in (whole, parts))
+    a, b = (pv.read(path)["stress [MPa]"] for path in (whole, chunked))
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
@@ -208,7 +177,7 @@ def test_a_full_disk_leaves_no_result(run, tmp_path, capsys, monkeypatch):
     def full(self, at, h):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(FileFeatures, "write", full)
+    monkeypatch.setattr(FileActivations, "write", full)
     before = sorted(tmp_path.iterdir())
     wrong = predict(run, tmp_path / "ball.vtp", "--chunk_size", "20", status=1, capsys=capsys)
     assert "No space left on device" in wrong.err.splitlines()[-1]
@@ -218,19 +187,19 @@ def test_a_full_disk_leaves_no_result(run, tmp_path, capsys, monkeypatch):
 
 def test_a_damaged_spill_file_leaves_no_result(run, tmp_path, capsys, monkeypatch):
     write_mesh(ball(7), tmp_path / "ball.vtp")
-    write = FileFeatures.write
+    write = FileActivations.write
 
     def damage(self, at, h):
         write(self, at, h)
         self.file.seek(at.start * self.row + 3)
         self.file.write(b"\xff\xff")
 
-    monkeypatch.setattr(FileFeatures, "write", damage)
+    monkeypatch.setattr(FileActivations, "write", damage)
     before = sorted(tmp_path.iterdir())
     there = ["--chunk_size", "20", "--spill", tmp_path]
     wrong = predict(run, tmp_path / "ball.vtp", *there, status=1, capsys=capsys)
     last = wrong.err.splitlines()[-1]
-    assert last.startswith("flare-geo predict: the file of features in")
+    assert last.startswith("flare-geo predict: the file of activations in")
     assert "is damaged at point 0: nothing was written as a result" in last
     assert sorted(tmp_path.iterdir()) == before
 

@@ -13,8 +13,8 @@ from flare_geo.nn.flare.official import RENAMES
 from flare_geo.nn.models import MODELS
 from flare_geo.nn.models.anchor import rotate
 from flare_geo.nn.models.super_nodes import choose_points, nearest_points
-from flare_geo.nn.streaming import answer, stream
 from flare_geo.nn.surrogate import Field
+from flare_geo.nn.surrogate.streaming import answer, stream
 from flare_geo.ops import make_layout
 from flare_geo.testing import (
     check_clouds_are_independent,

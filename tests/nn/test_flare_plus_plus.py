@@ -13,7 +13,7 @@ from flare_geo.nn import MIXERS, Flare, FlareConv
 from flare_geo.nn.explain import routings
 from flare_geo.nn.flare import ConditionedQueries
 from flare_geo.nn.mixers import make_mixer
-from flare_geo.nn.streaming import stream
+from flare_geo.nn.surrogate.streaming import stream
 from flare_geo.ops import flare_encode
 from flare_geo.testing import check_clouds_are_independent, check_permutation_equivariance
 

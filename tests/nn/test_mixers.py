@@ -9,8 +9,8 @@ from closeness import close
 
 from flare_geo.nn import MIXERS, Flare, SumMixer, Surrogate, Transolver, mixers
 from flare_geo.nn.mixers import make_mixer
-from flare_geo.nn.streaming import stream
 from flare_geo.nn.surrogate import Field
+from flare_geo.nn.surrogate.streaming import stream
 from flare_geo.testing import (
     check_clouds_are_independent,
     check_compiles,

@@ -1,4 +1,4 @@
-"""In chunks a model says what it says in one piece."""
+"""In chunks a model gives the answer that it gives on the whole cloud."""
 
 import shutil
 
@@ -8,11 +8,11 @@ from closeness import close
 from torch_geometric.data import Batch, Data
 
 from flare_geo.nn import MIXERS, Flare, PointModel, SumMixer, Surrogate
-from flare_geo.nn.features import FileFeatures, TensorFeatures
 from flare_geo.nn.mixer import layout_of
-from flare_geo.nn.scaler import Scaler
-from flare_geo.nn.streaming import answer, chunks_of, stream
 from flare_geo.nn.surrogate import Field
+from flare_geo.nn.surrogate.activations import FileActivations, TensorActivations
+from flare_geo.nn.surrogate.scaler import Scaler
+from flare_geo.nn.surrogate.streaming import answer, chunks_of, stream
 from flare_geo.ops import make_layout, merge_sums
 
 PTR = [0, 0, 1, 40, 40, 97, 100, 100]
@@ -30,9 +30,9 @@ def make(dtype, num_latents=9, **options):
 def in_chunks(model, x, ptr, chunk_size, **options):
     y = x.new_full((len(x), 2), torch.nan)
 
-    def write(at, part):
+    def write(at, chunk):
         assert y[at].isnan().all(), "written twice"
-        y[at] = part
+        y[at] = chunk
 
     stream(model, lambda at: x[at], write, ptr, chunk_size=chunk_size, **options)
     return y
@@ -80,39 +80,39 @@ def test_chunks_of_other_blocks(options):
 
 
 @pytest.mark.parametrize("place", ["memory", "file"])
-def test_where_features_lie_changes_nothing(place, tmp_path):
+def test_where_activations_lie_changes_nothing(place, tmp_path):
     model, x, ptr = make(torch.float32)
     used = []
 
-    def features(points, like):
+    def activations(points, like):
         assert points == N
-        found = FileFeatures(like, tmp_path) if place == "file" else None
-        used.append(found or TensorFeatures(points, like, torch.device("cpu")))
+        found = FileActivations(like, tmp_path) if place == "file" else None
+        used.append(found or TensorActivations(points, like, torch.device("cpu")))
         return used[0]
 
-    y = in_chunks(model, x, ptr, 13, features=features)
+    y = in_chunks(model, x, ptr, 13, activations=activations)
     assert len(used) == 1
     assert torch.equal(y, in_chunks(model, x, ptr, 13))
     assert not list(tmp_path.iterdir()), "the file has no name"
 
 
 def test_a_file_that_is_cut_short_is_said(tmp_path):
-    features = FileFeatures(torch.zeros(2, 4), tmp_path)
-    features.write(slice(0, 2), torch.ones(2, 4))
-    assert torch.equal(features.read(slice(0, 2)), torch.ones(2, 4))
+    kept = FileActivations(torch.zeros(2, 4), tmp_path)
+    kept.write(slice(0, 2), torch.ones(2, 4))
+    assert torch.equal(kept.read(slice(0, 2)), torch.ones(2, 4))
     with pytest.raises(OSError, match=f"in {tmp_path} is damaged at point 1: nothing was written"):
-        features.read(slice(1, 3))
-    features.close()
+        kept.read(slice(1, 3))
+    kept.close()
 
 
 def test_a_changed_byte_is_said(tmp_path):
-    features = FileFeatures(torch.zeros(2, 4), tmp_path)
-    features.write(slice(0, 2), torch.ones(2, 4))
-    features.file.seek(5)
-    features.file.write(b"x")
+    kept = FileActivations(torch.zeros(2, 4), tmp_path)
+    kept.write(slice(0, 2), torch.ones(2, 4))
+    kept.file.seek(5)
+    kept.file.write(b"x")
     with pytest.raises(OSError, match="damaged at point 0"):
-        features.read(slice(0, 2))
-    features.close()
+        kept.read(slice(0, 2))
+    kept.close()
 
 
 def test_encode_once_decode_anywhere():
@@ -253,5 +253,5 @@ def test_one_line_says_what_is_wrong():
     for wrong in (0, -3):
         with pytest.raises(ValueError, match=f"chunk_size must be at least 1, got {wrong}"):
             surrogate.predict(case, wrong)
-    with pytest.raises(ValueError, match="a model that can be cut, as Flare, got Other"):
+    with pytest.raises(ValueError, match="only through reductions, as Flare, got Other"):
         surrogate_of(Other(3, 2)).predict(case, 2)

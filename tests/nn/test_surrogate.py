@@ -3,10 +3,11 @@ import json
 
 import pytest
 import torch
+from torch import nn
 from torch_geometric.data import Batch, Data
 
 import flare_geo.nn.checkpoint as checkpoint_module
-from flare_geo.nn import Flare, Scaler, Surrogate
+from flare_geo.nn import Flare, PointModel, Scaler, Surrogate
 from flare_geo.nn.surrogate import Field
 
 INPUTS = [Field("pos", "x", "m"), Field("pos", "y", "m"), Field("x", "a", "1")]
@@ -40,6 +41,65 @@ def test_predict_works_on_a_case_and_on_a_batch():
     torch.testing.assert_close(together, alone)
     assert not together.requires_grad
     assert surrogate.training
+
+
+def test_each_submodule_keeps_the_mode_it_was_in():
+    surrogate, case = make().train(), cloud(9)
+    surrogate.model.blocks[0].eval()
+    modes = [module.training for module in surrogate.modules()]
+    assert len(set(modes)) == 2
+    surrogate.predict(case)
+    surrogate.predict(case, 4)
+    states = surrogate.encode(case)
+    surrogate.answer(case, states)
+    with pytest.raises(ValueError, match="not finite"):
+        surrogate.predict(Data(pos=case.pos / 0, x=case.x))
+    assert [module.training for module in surrogate.modules()] == modes
+
+
+def test_an_answer_in_chunks_is_the_same():
+    surrogate, clouds = make(), Batch.from_data_list([cloud(5), cloud(1), cloud(30)])
+    states = surrogate.encode(clouds)
+    whole = surrogate.answer(clouds, states).pred
+    torch.testing.assert_close(surrogate.answer(clouds, states, 4).pred, whole)
+    with pytest.raises(ValueError, match="chunk_size must be at least 1, got 0"):
+        surrogate.answer(clouds, states, 0)
+    assert surrogate.predict(cloud(0)).pred.shape == (0, 1)
+
+
+class Mine(PointModel):
+    """A model of a user's own, which remembers its arguments."""
+
+    def __init__(self, in_channels, out_channels, width=5):
+        super().__init__(in_channels, out_channels)
+        self.config = {"in_channels": in_channels, "out_channels": out_channels, "width": width}
+        self.layers = nn.Sequential(nn.Linear(in_channels, width), nn.Linear(width, out_channels))
+
+    def forward(self, x, ptr=None, batch=None):
+        return self.layers(x)
+
+
+def test_a_model_of_ones_own_is_given_as_a_class_or_an_instance(tmp_path):
+    torch.manual_seed(0)
+    surrogate, case = Surrogate(Mine(3, 1, width=7), INPUTS, OUTPUTS).eval(), cloud(9)
+    surrogate.save_pretrained(tmp_path)
+    for given in (Mine, Mine(3, 1, 7)):
+        assert torch.equal(Surrogate.from_pretrained(tmp_path, given)(case), surrogate(case))
+    with pytest.raises(ValueError, match="pass model=Mine, your class, or an instance of it"):
+        Surrogate.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="does not fit its model: size mismatch"):
+        Surrogate.from_pretrained(tmp_path, Mine(3, 1, 6))
+    with pytest.raises(ValueError, match="holds a Mine, which Linear does not fit"):
+        Surrogate.from_pretrained(tmp_path, nn.Linear)
+
+
+def test_arguments_that_json_cannot_hold_ask_for_an_instance(tmp_path):
+    model = Mine(3, 1)
+    model.config = {"act": nn.ReLU()}
+    Surrogate(model, INPUTS, OUTPUTS).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"not hold the arguments of its Mine: pass model=Mine\("):
+        Surrogate.from_pretrained(tmp_path, Mine)
+    assert Surrogate.from_pretrained(tmp_path, Mine(3, 1)).model.layers[0].in_features == 3
 
 
 def test_save_and_load(tmp_path):

@@ -20,8 +20,8 @@ from flare_geo.nn import (
 from flare_geo.nn.explain import routings
 from flare_geo.nn.latent_blocks import LatentBlocks
 from flare_geo.nn.mixers import make_mixer
-from flare_geo.nn.streaming import answer, stream
 from flare_geo.nn.surrogate import Field
+from flare_geo.nn.surrogate.streaming import answer, stream
 from flare_geo.ops import flare_decode, flare_encode
 from flare_geo.testing import check_clouds_are_independent, check_permutation_equivariance
 

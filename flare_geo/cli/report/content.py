@@ -19,10 +19,15 @@ from flare_geo.datasets.store import PackedStore
 from flare_geo.nn import Surrogate
 from flare_geo.nn.explain import spectra, suggest_num_latents
 from flare_geo.provenance import provenance
-from flare_geo.viz.charts.curves import plot_learning_curves, read_metrics
-from flare_geo.viz.charts.points import plot_error_against_size, plot_error_histogram, plot_parity
-from flare_geo.viz.charts.spectra import plot_spectra
-from flare_geo.viz.compare import plot_comparison
+from flare_geo.viz import (
+    plot_comparison,
+    plot_error_against_size,
+    plot_error_histogram,
+    plot_learning_curves,
+    plot_parity,
+    plot_spectra,
+)
+from flare_geo.viz.charts.curves import read_metrics
 
 WORST = 10  # cases in the list of the worst
 MOST_CHANNELS = 6  # drawn per case

@@ -1,4 +1,4 @@
-"""Where the features `[N, C]` of all points lie between two blocks: device, host or file."""
+"""Activation storage between two blocks: device memory, host memory or a temporary file."""
 
 import logging
 import os
@@ -12,24 +12,26 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from flare_geo.memory import free_bytes
+
 logger = logging.getLogger(__name__)
 
 
-class Features(Protocol):
-    """Kept in chunks: what is read was written as one chunk before."""
+class Activations(Protocol):
+    """Storage of `[N, C]` in chunks: a chunk that is read was written as one before."""
 
     def read(self, at: slice) -> Tensor:
         """`[n, C]` on the device."""
 
     def write(self, at: slice, h: Tensor) -> None:
-        """Keep `[n, C]` of the device."""
+        """Keep `[n, C]`, which lies on the device."""
 
     def close(self) -> None:
-        """Give back what holds them."""
+        """Free the storage."""
 
 
-class TensorFeatures:
-    """In memory, of the device or of the host."""
+class TensorActivations:
+    """Activations in the memory of the device or of the host."""
 
     def __init__(self, points: int, like: Tensor, where: torch.device) -> None:
         crosses = like.is_cuda and where.type == "cpu"
@@ -62,15 +64,15 @@ class TensorFeatures:
         self.stream.synchronize()
 
     def close(self) -> None:
-        """Give back the memory."""
+        """Free the memory."""
         del self.kept
 
 
-class FileFeatures:
-    """In a file without a name, gone with the process however that ends; with checksums.
+class FileActivations:
+    """Activations in a file without a name, with checksums; the file ends with the process.
 
     Args:
-        like: some of the features.
+        like: some of the activations.
         folder: where the file lies.
     """
 
@@ -95,8 +97,8 @@ class FileFeatures:
             done += got
         if done < len(view) or zlib.crc32(view) != self.sums.get(at.start):
             raise OSError(
-                f"the file of features in {self.folder} is damaged at point {at.start:,}: nothing "
-                "was written as a result; predict again, with TMPDIR on another disk"
+                f"the file of activations in {self.folder} is damaged at point {at.start:,}: "
+                "nothing was written as a result; predict again with a folder on another disk"
             )
         return h.to(self.device)
 
@@ -110,7 +112,7 @@ class FileFeatures:
             done += self.file.write(view[done:])
 
     def close(self) -> None:
-        """Give back the disk."""
+        """Free the disk."""
         self.file.close()
 
 
@@ -119,22 +121,25 @@ def _bytes_of(h: Tensor) -> memoryview:
     return view.cast("B")
 
 
-def choose_features(points: int, like: Tensor) -> Features:
-    """The device, the host or a file: the first in which all features take half of the room.
+def choose_activations(points: int, like: Tensor) -> Activations:
+    """The device, the host or a file: the first in which all activations take half of the room.
 
     The file lies in the folder for temporary files, which the variable TMPDIR names.
 
     Raises:
-        OSError: if the disk has not the room either; said before anything is computed.
+        OSError: if the disk has not the room either; raised before anything is computed.
     """
     needed = points * like[0].numel() * like.element_size()
-    size = f"{_size(needed)} of features between blocks"
+    size = f"{_size(needed)} of activations between blocks"
     if like.is_cuda and needed < torch.cuda.mem_get_info(like.device)[0] // 2:
         logger.info("%s: in the memory of %s", size, like.device)
-        return TensorFeatures(points, like, like.device)
-    if needed < _free_memory() // 2:
+        return TensorActivations(points, like, like.device)
+    free = free_bytes(torch.device("cpu"))
+    if free is None:  # a system that does not say: half of what there is
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    if needed < free // 2:
         logger.info("%s: in memory", size)
-        return TensorFeatures(points, like, torch.device("cpu"))
+        return TensorActivations(points, like, torch.device("cpu"))
     folder = Path(tempfile.gettempdir())
     disk = os.statvfs(folder)
     if needed > disk.f_bavail * disk.f_frsize:
@@ -143,38 +148,27 @@ def choose_features(points: int, like: Tensor) -> Features:
             f"{_size(disk.f_bavail * disk.f_frsize)} are free: set TMPDIR to a larger disk"
         )
     logger.info("%s: in a file in %s", size, folder)
-    return FileFeatures(like, folder)
+    return FileActivations(like, folder)
 
 
 def _size(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
-def _free_memory() -> int:
-    """Bytes of the host that are free, or could be."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-
-
 class Worker:
     """One thread that fetches the next chunk and puts away the last one while one is computed.
 
-    What it is given is done in that order; its errors come up at the next call.
+    It works in the order of the calls; its errors are raised by the next call.
     """
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(1)
         self.writing: Future[None] | None = None
 
-    def fetch(self, read: Callable[[slice], Tensor], parts: Sequence[slice]) -> Iterator[Tensor]:
-        """`read` of every part, one of them ahead."""
-        coming = self.pool.submit(read, parts[0]) if parts else None
-        for after in [*parts[1:], None]:
+    def fetch(self, read: Callable[[slice], Tensor], chunks: Sequence[slice]) -> Iterator[Tensor]:
+        """`read` of every chunk, one of them ahead."""
+        coming = self.pool.submit(read, chunks[0]) if chunks else None
+        for after in [*chunks[1:], None]:
             if coming is None:
                 return
             h = coming.result()
@@ -182,12 +176,12 @@ class Worker:
             yield h
 
     def put(self, write: Callable[[slice, Tensor], None], at: slice, h: Tensor) -> None:
-        """`write` it, after the one before."""
+        """Call `write`, after the one before is done."""
         self.wait()
         self.writing = self.pool.submit(write, at, h)
 
     def wait(self) -> None:
-        """Until all is written."""
+        """Wait until everything is written."""
         if self.writing is not None:
             self.writing.result()
             self.writing = None

@@ -44,33 +44,33 @@ class Scaler(nn.Module):
 
     @classmethod
     def identity(cls, channels: int) -> Self:
-        """A scaler that changes nothing, for recipes that say raw."""
+        """A scaler that changes nothing, for fields that stay raw."""
         return cls(torch.zeros(channels), torch.ones(channels))
 
     @classmethod
-    def fit(cls, parts: Iterable[Tensor]) -> Self:
-        """Mean and standard deviation over all rows of all parts, one pass, in float64.
+    def fit(cls, chunks: Iterable[Tensor]) -> Self:
+        """Mean and standard deviation over all rows of all chunks, one pass, in float64.
 
-        Parts `[n, C]` may be empty. A channel that never changes gets std 1. Sums of squares are
-        merged part by part about their own means (Chan, Golub, LeVeque 1979), so nothing cancels.
+        Chunks `[n, C]` may be empty. A channel that never changes gets std 1. Sums of squares about
+        the means of the chunks are merged (Chan, Golub, LeVeque 1979), so nothing cancels.
 
         Raises:
-            ValueError: if there is no row at all, or a value is not finite.
+            ValueError: if there is not one row, or a value is not finite.
         """
         count, mean, squares = 0, torch.zeros(0), torch.zeros(0)
-        for part in parts:
-            n = part.shape[0]
+        for chunk in chunks:
+            n = chunk.shape[0]
             if n == 0:
                 continue
-            x = part.detach().to(torch.float64)
-            own_mean = x.mean(dim=0)
-            own_squares = (x - own_mean).square().sum(dim=0)
+            x = chunk.detach().to(torch.float64)
+            chunk_mean = x.mean(dim=0)
+            chunk_squares = (x - chunk_mean).square().sum(dim=0)
             if count == 0:
-                count, mean, squares = n, own_mean, own_squares
+                count, mean, squares = n, chunk_mean, chunk_squares
                 continue
-            gap = own_mean - mean
+            gap = chunk_mean - mean
             total = count + n
-            squares = squares + own_squares + gap.square() * (count * n / total)
+            squares = squares + chunk_squares + gap.square() * (count * n / total)
             mean = mean + gap * (n / total)
             count = total
         if count == 0:

@@ -1,9 +1,9 @@
 """A model over points that come chunk by chunk: the same answer, memory set by the chunk.
 
-The points of a cloud meet only in the sums of the mixers, which can be cut anywhere and joined
-exactly (:class:`flare_geo.nn.mixer.SumMixer`). So a block needs one sweep over its points for each
-of its sums, and everything else is pointwise. One sweep finishes a block and begins the next one:
-L blocks of FLARE take L + 1 sweeps.
+The points of a cloud interact only through the reductions of the mixers, whose states can be
+computed chunk by chunk and merged exactly (:class:`flare_geo.nn.mixer.SumMixer`). So a block needs
+one sweep over its points per reduction, and everything else is pointwise. One sweep finishes a
+block and begins the next one: L blocks of FLARE take L + 1 sweeps.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 
 from flare_geo.nn.block import Block
-from flare_geo.nn.features import Features, Worker, choose_features
 from flare_geo.nn.mixer import layout_of
 from flare_geo.nn.model import BlockModel
+from flare_geo.nn.surrogate.activations import Activations, Worker, choose_activations
 from flare_geo.ops import Layout, Merge, State, make_layout
 
 Read = Callable[[slice], Tensor]
 Write = Callable[[slice, Tensor], None]
 States = list[list[State]]
-"""Of each block, its states `[B, ...]`, one for each of the sums of its mixer."""
+"""Per block, the mixer states `[B, ...]`, one per reduction."""
 
 
 class Chunk(NamedTuple):
-    """Points next to each other, and the clouds that they are of."""
+    """Consecutive points, and the clouds to which they belong."""
 
     points: slice
     clouds: slice
@@ -37,15 +37,15 @@ class Chunk(NamedTuple):
 
 
 def chunks_of(layout: Layout, chunk_size: int) -> Iterator[Chunk]:
-    """Cut packed clouds every `chunk_size` points, wherever the clouds begin."""
+    """The chunks of packed clouds: every `chunk_size` points, wherever the clouds begin."""
     ends = layout.ptr.cpu()
     for start in range(0, layout.num_points, chunk_size):
         end = min(start + chunk_size, layout.num_points)
         first = int(torch.searchsorted(ends, start, right=True)) - 1
         last = int(torch.searchsorted(ends, end, right=False))
         ptr = ends[first : last + 1].clamp(start, end) - start
-        part = Layout.of(ptr.to(layout.ptr.device), tuple(ptr.diff().tolist()))
-        yield Chunk(slice(start, end), slice(first, last), part)
+        inside = Layout.of(ptr.to(layout.ptr.device), tuple(ptr.diff().tolist()))
+        yield Chunk(slice(start, end), slice(first, last), inside)
 
 
 @torch.no_grad()
@@ -56,13 +56,13 @@ def stream(
     ptr: Tensor | Layout,
     *,
     chunk_size: int,
-    features: Callable[[int, Tensor], Features] | None = None,
+    activations: Callable[[int, Tensor], Activations] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> States:
     """Run a model over packed clouds of any size.
 
-    Where the points are spread over ranks (:func:`flare_geo.distributed.shard_points`), each rank
-    streams those it has, and all know the sums of all.
+    Where the points are sharded over ranks (:func:`flare_geo.distributed.shard_points`), each rank
+    streams its own shard, and the states are those of all shards.
 
     Args:
         model: in evaluation mode; its device is where a chunk is computed.
@@ -70,30 +70,29 @@ def stream(
         write: takes the outputs `[n, out_channels]` of some points; None to encode only.
         ptr: `[B+1]` offsets of the clouds.
         chunk_size: points at a time.
-        features: makes the place for the features between blocks, from N and a chunk of them; the
-            device, the host or a file, the first that has the room, if None.
-        progress: told after each chunk which share of the work is done.
+        activations: makes the storage between two blocks, from N and a chunk of activations; if
+            None, the device, the host or a file: the first that has the room.
+        progress: is told after each chunk which share of the work is done.
 
     Returns:
         All that the answer at any point of these clouds depends on, for :func:`answer`.
 
     Raises:
-        ValueError: if `chunk_size` is not positive, or the points of a mixer meet pair by pair.
-        OSError: if the place for the features is full, or damaged.
+        ValueError: if `chunk_size` is not positive, or the points of a mixer interact pair by pair.
+        OSError: if the storage of the activations is full, or damaged.
     """
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-    sweeps = _Sweeps(model, read, ptr, chunk_size, features or choose_features, progress)
+    _check(chunk_size)
+    sweeps = _Sweeps(model, read, ptr, chunk_size, activations or choose_activations, progress)
     sweeps.total = sum(len(mixer.merges) for mixer in sweeps.mixers) + (write is not None)
     states: States = []
     try:
         for block, mixer in zip(sweeps.blocks, sweeps.mixers, strict=True):
             states.append([])
             for merge in mixer.merges:
-                sums = _Sums(merge, block.encode(*sweeps.nothing, states[-1]))
+                total = _Reduction(merge, block.encode(*sweeps.nothing, states[-1]))
                 for chunk, h in sweeps.points(states[:-1], keep=True):
-                    sums.add(chunk, block.encode(h, chunk.layout, chunk.of(states[-1])))
-                states[-1].append(mixer.joined(sums.state, len(states[-1])))
+                    total.add(chunk, block.encode(h, chunk.layout, chunk.of(states[-1])))
+                states[-1].append(mixer.joined(total.state, len(states[-1])))
         if write is not None:
             for chunk, h in sweeps.points(states, keep=False):
                 sweeps.worker.put(write, chunk.points, model.end(h))
@@ -118,9 +117,7 @@ def answer(
         ValueError: if the number of clouds is another.
     """
     layout = layout_of(x, model.in_channels, ptr)
-    clouds = len(states[0][0][0]) if states else layout.num_clouds
-    if layout.num_clouds != clouds:
-        raise ValueError(f"ptr must name the {clouds} clouds encoded, got {layout.num_clouds}")
+    _check_clouds(states, layout)
     h = model.begin(x)
     for block, known in zip(model.sequence, states, strict=True):
         assert isinstance(block, Block)
@@ -128,8 +125,44 @@ def answer(
     return model.end(h)
 
 
+def answer_stream(
+    model: BlockModel,
+    read: Read,
+    write: Write,
+    states: States,
+    ptr: Tensor,
+    *,
+    chunk_size: int,
+    progress: Callable[[float], None] | None = None,
+) -> None:
+    """:func:`answer` chunk by chunk; arguments as those of :func:`stream`.
+
+    Raises:
+        ValueError: if the number of clouds is another, or `chunk_size` is not positive.
+    """
+    _check(chunk_size)
+    layout = make_layout(ptr, int(ptr[-1]), ptr.device)
+    _check_clouds(states, layout)
+    for chunk in chunks_of(layout, chunk_size):
+        known = [chunk.of(block) for block in states]
+        write(chunk.points, answer(model, read(chunk.points), known, chunk.layout))
+        if progress is not None:
+            progress(chunk.points.stop / layout.num_points)
+
+
+def _check(chunk_size: int) -> None:
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+
+
+def _check_clouds(states: States, layout: Layout) -> None:
+    clouds = len(states[0][0][0]) if states else layout.num_clouds
+    if layout.num_clouds != clouds:
+        raise ValueError(f"ptr must name the {clouds} clouds encoded, got {layout.num_clouds}")
+
+
 class _Sweeps:
-    """Goes over all points, once for every sum and once for the answer."""
+    """Goes over all points, once per reduction and once for the answer."""
 
     def __init__(
         self,
@@ -137,7 +170,7 @@ class _Sweeps:
         read: Read,
         ptr: Tensor | Layout,
         chunk_size: int,
-        make_place: Callable[[int, Tensor], Features],
+        make_place: Callable[[int, Tensor], Activations],
         progress: Callable[[float], None] | None,
     ) -> None:
         self.model, self.read, self.make_place, self.progress = model, read, make_place, progress
@@ -153,16 +186,16 @@ class _Sweeps:
         self.nothing = (weight.new_zeros(0, width), empty)
         """Points and layout of clouds without points: their state changes no other."""
         self.worker = Worker()
-        self.place: Features | None = None
+        self.place: Activations | None = None
         self.kept = -1
-        """How many blocks lie behind the features that are kept; -1 if none are kept."""
+        """How many blocks lie behind the activations that are kept; -1 if there are none."""
 
     def points(self, states: States, keep: bool) -> Iterator[tuple[Chunk, Tensor]]:
-        """Every chunk with its features `[n, C]` behind the blocks whose states are given.
+        """Every chunk with its activations `[n, C]` behind the blocks whose states are given.
 
         Args:
             states: of one block more than lies behind what is kept, or of as many.
-            keep: whether the features are for further sweeps.
+            keep: whether further sweeps read the activations.
         """
         depth, before = len(states), self.kept
         source = self.read if self.place is None else self.place.read
@@ -185,13 +218,13 @@ class _Sweeps:
         self.kept = depth
 
     def close(self) -> None:
-        """Give back what holds the features, whatever happened."""
+        """Free what holds the activations, whatever happened."""
         self.worker.close()
         if self.place is not None:
             self.place.close()
 
 
-class _Sums:
+class _Reduction:
     """The states of chunks, merged in float64: as many as there are chunks leave no trace."""
 
     def __init__(self, merge: Merge, nothing: State) -> None:
@@ -207,5 +240,5 @@ class _Sums:
 
     @property
     def state(self) -> State:
-        """Of whole clouds, in the dtypes of the mixer."""
+        """The state of whole clouds, in the dtypes of the mixer."""
         return tuple(t.to(dtype) for t, dtype in zip(self.total, self.dtypes, strict=True))

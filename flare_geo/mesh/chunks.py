@@ -1,27 +1,24 @@
-"""VTU and VTP files of any size: point arrays read some rows at a time, fields added without
-holding the mesh.
+"""VTU and VTP files of any size: point arrays are read in chunks, fields are added in chunks.
 
 VTK's XML files hold each array in one run of bytes, raw or as base64, behind the XML or within it,
-in one piece or in compressed blocks whose sizes stand in front. So where rows lie can be told from
-the tags and those sizes alone.
+plain or in compressed blocks whose sizes stand in front. So the tags and those sizes alone tell
+where rows lie.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
 from html import escape
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from flare_geo.files import write_aside
-from flare_geo.mesh.case import Recipe
-from flare_geo.mesh.fields import float_tensor
+from flare_geo.mesh.fields import At
+from flare_geo.mesh.source import Rows
 from flare_geo.mesh.vtk_bytes import (
     BLOCK,
     Base64Run,
@@ -36,17 +33,13 @@ from flare_geo.mesh.vtk_bytes import (
     write_compressed,
     write_plain,
 )
-from flare_geo.pyg import Data
 
 ZLIB = "vtkZLibDataCompressor"
 KINDS = {"Float": "f", "Int": "i", "UInt": "u"}
 
-Rows = Callable[[str, slice], NDArray[Any]]
-"""Gives some rows `[n, c]` of a field by name."""
 
-
-class NotInPieces(ValueError):
-    """A file that has to be read whole; says why."""
+class NotInChunks(ValueError):
+    """A file, or a part of it, that can only be read whole; the message says why."""
 
 
 class Array(NamedTuple):
@@ -57,29 +50,28 @@ class Array(NamedTuple):
     read: Callable[[int, int], bytes]
 
 
-class PieceFile:
-    """A VTU or VTP file whose points and point arrays are read some rows at a time.
+class ChunkedFile:
+    """A VTU or VTP file as a :class:`~flare_geo.mesh.MeshSource`: its points are read in chunks.
 
     Args:
         path: The file. It is kept open; use it in a ``with``.
 
-    Attributes:
-        num_points: Number of points N.
-        point_data: The point arrays by name.
-
     Raises:
-        NotInPieces: the file is of another kind: ASCII, several pieces, a compression other than
-            zlib, appended base64.
-        ValueError: it is cut off.
-        OSError: it cannot be read.
+        NotInChunks: The file is of another kind: ASCII, several `<Piece>` tags, a compression other
+            than zlib, appended base64.
+        ValueError: It is cut off.
+        OSError: It cannot be read.
 
     Example:
-        >>> with PieceFile(Path("car.vtp")) as file:
+        >>> with ChunkedFile(Path("car.vtp")) as file:
         ...     first = file.points(slice(0, 1000)), file.rows("p", slice(0, 1000))
     """
 
+    at: At = "point"
+    ptr = None
+
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.suffix = path, path.suffix.lower()
         self.file: IO[bytes] = path.open("rb", buffering=0)
         self.size = path.stat().st_size
         try:
@@ -88,7 +80,7 @@ class PieceFile:
             self.close()
             raise
 
-    def __enter__(self) -> PieceFile:
+    def __enter__(self) -> ChunkedFile:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,12 +94,25 @@ class PieceFile:
         """Coordinates `[n, 3]`."""
         return self._rows(self._points, at)
 
-    def rows(self, name: str, at: slice) -> NDArray[Any]:
-        """Rows `[n, c]` of a point array."""
-        return self._rows(self.point_data[name], at)
+    def height(self, at: slice) -> tuple[float, float]:
+        """The lowest and the highest z of these points and the first one."""
+        z = np.append(self.points(at)[:, 2], self.points(slice(0, min(1, self.num_points)))[:, 2])
+        return (z.min(), z.max()) if len(z) else (0.0, 0.0)
 
-    def write(self, path: Path, widths: Mapping[str, int], rows: Rows, chunk_size: int) -> None:
-        """Write this file once more, with point arrays added; float32, byte by byte the rest.
+    def rows(self, name: str, at: slice) -> NDArray[Any]:
+        """Rows `[n, c]` of a point array.
+
+        Raises:
+            NotInChunks: The file has no such array.
+        """
+        if name not in self._arrays:
+            raise NotInChunks(f"the input '{name}' is not an array of the file")
+        return self._rows(self._arrays[name], at)
+
+    def write(
+        self, path: Path, widths: Mapping[str, int], rows: Mapping[str, Rows], chunk_size: int
+    ) -> None:
+        """Write this file once more with float32 point arrays added; all else stays byte by byte.
 
         Args:
             path: Where to.
@@ -116,11 +121,8 @@ class PieceFile:
             chunk_size: Rows at a time.
 
         Raises:
-            ValueError: there is a point array of such a name already.
-            OSError: the disk is full, or an array is too long for a file of this kind.
+            OSError: The disk is full, or an array is too long for a file of this kind.
         """
-        for name in widths.keys() & self.point_data.keys():
-            raise ValueError(f"{self.path} has a point array '{name}' already: rename or remove it")
         tags = {
             name: f'\n        <DataArray type="Float32" Name="{escape(name)}" '
             f'NumberOfComponents="{width}" format='
@@ -141,7 +143,7 @@ class PieceFile:
                     out.write(b'00000000000000000000"/>')
                 else:
                     out.write(f'{tag}"binary">\n'.encode())
-                    self._write_array(out, widths[name], partial(rows, name), chunk_size)
+                    self._write_array(out, widths[name], rows[name], chunk_size)
                     out.write(b"\n        </DataArray>")
             out.write(b"\n      </PointData>" if missing or empty else b"")
             if self._appended:
@@ -152,7 +154,7 @@ class PieceFile:
                     out.seek(place)
                     out.write(f"{start - base:020d}".encode())
                     out.seek(start)
-                    self._write_array(out, widths[name], partial(rows, name), chunk_size)
+                    self._write_array(out, widths[name], rows[name], chunk_size)
                 self._copy(out, self._appended_end, self.size)
             else:
                 self._copy(out, self._insert.end, self.size)
@@ -160,20 +162,20 @@ class PieceFile:
     def _read_tags(self) -> None:
         tags = [tag for tag in tags_of(self.file) if not tag.name.startswith(("?", "!"))]
         if not tags or tags[0].name != "VTKFile":
-            raise NotInPieces(f"{self.path} is not one of VTK's XML files")
-        head, pieces = tags[0].attributes, [tag for tag in tags if tag.name == "Piece"]
-        if len(pieces) != 1:
-            raise NotInPieces(f"{self.path} consists of {len(pieces)} pieces")
+            raise NotInChunks(f"{self.path} is not one of VTK's XML files")
+        head, meshes = tags[0].attributes, [tag for tag in tags if tag.name == "Piece"]
+        if len(meshes) != 1:
+            raise NotInChunks(f"{self.path} holds {len(meshes)} meshes (<Piece> tags)")
         self.compressed = "compressor" in head
         if self.compressed and head["compressor"] != ZLIB:
-            raise NotInPieces(f"{self.path} is compressed by {head['compressor']}")
+            raise NotInChunks(f"{self.path} is compressed by {head['compressor']}")
         self.order = ">" if head.get("byte_order") == "BigEndian" else "<"
         self.word = np.dtype(self.order + {"UInt64": "u8"}.get(head.get("header_type", ""), "u4"))
-        self.num_points = int(pieces[0].attributes.get("NumberOfPoints", 0))
+        self.num_points = int(meshes[0].attributes.get("NumberOfPoints", 0))
         self._find_appended(tags)
         parents: list[Tag] = []
-        found: dict[str, list[Tag]] = {"PointData": [], "Points": []}
-        self._insert = pieces[0]
+        found: dict[str, list[Tag]] = {"PointData": [], "CellData": [], "Points": []}
+        self._insert = meshes[0]
         for tag in tags:
             if tag.name == "PointData":
                 self._insert = tag
@@ -184,11 +186,11 @@ class PieceFile:
             elif "/" not in tag.attributes:
                 parents.append(tag)
         if len(found["Points"]) != 1:
-            raise NotInPieces(f"{self.path} has no points of its own")
+            raise NotInChunks(f"{self.path} has no points of its own")
         self._points = self._array(found["Points"][0], 3)
-        self.point_data = {
-            tag.attributes["Name"]: self._array(tag, 1) for tag in found["PointData"]
-        }
+        self._arrays = {tag.attributes["Name"]: self._array(tag, 1) for tag in found["PointData"]}
+        self.widths = {name: array.width for name, array in self._arrays.items()}
+        self.names = {*self._arrays, *(tag.attributes.get("Name", "") for tag in found["CellData"])}
 
     def _find_appended(self, tags: list[Tag]) -> None:
         """Where the appended data begin and end, 0 if there are none; whether the file is whole."""
@@ -200,7 +202,7 @@ class PieceFile:
         self._appended = self._appended_end = 0
         if tags[-1].name == "AppendedData":
             if tags[-1].attributes.get("encoding") != "raw":
-                raise NotInPieces(f"{self.path} has appended data in base64")
+                raise NotInChunks(f"{self.path} has appended data in base64")
             self.file.seek(tags[-1].end)
             self._appended = tags[-1].end + self.file.read(4096).index(b"_") + 1
             self._appended_end = from_ + last.rfind(b"</AppendedData>")
@@ -209,7 +211,7 @@ class PieceFile:
         what = tag.attributes
         kind = re.fullmatch(r"(Float|Int|UInt)(8|16|32|64)", what.get("type", ""))
         if kind is None:
-            raise NotInPieces(f"{self.path}: the array '{what.get('Name')}' is no array of numbers")
+            raise NotInChunks(f"{self.path}: the array '{what.get('Name')}' does not hold numbers")
         dtype = np.dtype(f"{self.order}{KINDS[kind[1]]}{int(kind[2]) // 8}")
         width = int(what.get("NumberOfComponents", usual))
         if what.get("format") == "appended":
@@ -219,7 +221,7 @@ class PieceFile:
             text = self.file.read(4096)
             run = Base64Run(self.file, tag.end + len(text) - len(text.lstrip()))
         else:
-            raise NotInPieces(f"{self.path} is written as text")
+            raise NotInChunks(f"{self.path} is written as text")
         reader = CompressedArray(run, self.word) if self.compressed else PlainArray(run, self.word)
         return Array(width, dtype, reader.read)
 
@@ -237,9 +239,7 @@ class PieceFile:
             out.write(data)
             left -= len(data)
 
-    def _write_array(
-        self, out: IO[bytes], width: int, rows: Callable[[slice], NDArray[Any]], chunk_size: int
-    ) -> None:
+    def _write_array(self, out: IO[bytes], width: int, rows: Rows, chunk_size: int) -> None:
         total = self.num_points * width * 4
         if not self.compressed and total > np.iinfo(self.word).max:
             raise OSError(
@@ -247,47 +247,7 @@ class PieceFile:
                 f"{total:,} bytes is too long for it: save it with header_type UInt64"
             )
         sink = RawSink(out) if self._appended else Base64Sink(out)
-        cuts = range(0, self.num_points, chunk_size)
-        pieces = (rows(slice(i, min(i + chunk_size, self.num_points))) for i in cuts)
-        data = (piece.astype(f"{self.order}f4").tobytes() for piece in pieces)
+        starts = range(0, self.num_points, chunk_size)
+        chunks = (rows(slice(i, min(i + chunk_size, self.num_points))) for i in starts)
+        data = (chunk.astype(f"{self.order}f4").tobytes() for chunk in chunks)
         (write_compressed if self.compressed else write_plain)(sink, self.word, total, data)
-
-
-def case_of_pieces(file: PieceFile, recipe: Recipe, given: Mapping[str, float], at: slice) -> Data:
-    """Some rows of the case that :func:`flare_geo.mesh.case_of_mesh` makes of the whole mesh.
-
-    Raises:
-        NotInPieces: the case needs cells, or what only the whole mesh tells.
-        ValueError: a solid where there should be a plane.
-    """
-    if recipe["at"] != "point":
-        raise NotInPieces("the surrogate was trained on cells, whose corners may lie anywhere")
-    for name in recipe["inputs"]:
-        if name not in given and name not in file.point_data:
-            raise NotInPieces(f"the input '{name}' is not an array of the file")
-    points = file.points(at)
-    if recipe["dim"] == 2 and np.any(points[:, 2] != file.points(slice(0, 1))[0, 2]):
-        raise ValueError(
-            "the surrogate was trained on points in the plane z = 0, the mesh is not flat"
-        )
-    data = Data(pos=float_tensor(points[:, : recipe["dim"]]))
-    columns = [
-        torch.full((len(points), 1), float(given[name]))
-        if name in given
-        else float_tensor(file.rows(name, at))
-        for name in recipe["inputs"]
-    ]
-    if columns:
-        data.x = torch.cat(columns, dim=1)
-    return data
-
-
-def truth_of_pieces(file: PieceFile, recipe: Recipe, at: slice) -> torch.Tensor | None:
-    """Some rows of the fields to be predicted, `[n, c]`, if the file has all of them."""
-    columns = []
-    for name, component, factor in recipe.get("outputs", ()):
-        array = file.point_data.get(name)
-        if array is None or component >= array.width:
-            return None
-        columns.append(factor * file.rows(name, at)[:, component])
-    return float_tensor(np.stack(columns, axis=1)) if columns else None
