@@ -19,8 +19,8 @@ class SumMixer(nn.Module):
         y_n = g(x_n, s_1, s_2, \dots)
 
     where each sum is over the points of a cloud, plain or divided by another sum (a softmax over
-    points). So the points can come chunk by chunk (`flare_geo.nn.surrogate.streaming`) or be sharded over
-    ranks (`flare_geo.distributed`), and `g` answers at points that were in no sum.
+    points). So the points can come chunk by chunk (`flare_geo.nn.surrogate.streaming`) or be
+    sharded over ranks (`flare_geo.distributed`), and `g` answers at points that were in no sum.
 
     A subclass defines `in_channels`, `merges`, :meth:`encode` and :meth:`decode`; one that would
     compute something twice that way has a :meth:`forward` of its own, which calls :meth:`joined`
