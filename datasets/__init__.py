@@ -1,13 +1,13 @@
 """Data sets of meshes with fields on them, as PyG :class:`torch_geometric.data.Data`.
 
-Every set is ``Set(root, split="train", transform=None, ...)`` and declares the name, unit and
+Every data set is ``Set(root, split="train", transform=None, ...)`` and declares the name, unit and
 meaning of each channel in ``Set.channels``.
 """
 
 from flare_geo.datasets.ahmedml import AhmedMLDataset
 from flare_geo.datasets.airfoil import AirfoilDataset
 from flare_geo.datasets.airfrans import AirfRANSDataset
-from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.base import Channel, PackedDataset, Reading
 from flare_geo.datasets.darcy import DarcyDataset
 from flare_geo.datasets.darcy_small import SmallDarcyDataset
 from flare_geo.datasets.drivaerml import DrivAerMLDataset
@@ -26,25 +26,28 @@ from flare_geo.datasets.shapenet_car import ShapeNetCarDataset
 from flare_geo.datasets.store import PackedStore, write_store
 
 DATASETS: dict[str, type[PackedDataset]] = {
-    "elasticity": ElasticityDataset,
-    "darcy": DarcyDataset,
-    "darcy_small": SmallDarcyDataset,
-    "lpbf": LPBFDataset,
-    "lpbf_series": LPBFSeriesDataset,
-    "drivaerml": DrivAerMLDataset,
-    "ahmedml": AhmedMLDataset,
-    "shapenet_car": ShapeNetCarDataset,
-    "airfrans": AirfRANSDataset,
-    "airfoil": AirfoilDataset,
-    "pipe": PipeDataset,
-    "plasticity": PlasticityDataset,
-    "navier_stokes": NavierStokesDataset,
-    "mesh_folder": MeshFolderDataset,
-    "listops": ListOpsDataset,
-    "reviews": ReviewDataset,
-    "retrieval": RetrievalDataset,
-    "grey_cifar": GreyCIFARDataset,
-    "pathfinder": PathfinderDataset,
+    c.name: c
+    for c in (
+        ElasticityDataset,
+        DarcyDataset,
+        SmallDarcyDataset,
+        LPBFDataset,
+        LPBFSeriesDataset,
+        DrivAerMLDataset,
+        AhmedMLDataset,
+        ShapeNetCarDataset,
+        AirfRANSDataset,
+        AirfoilDataset,
+        PipeDataset,
+        PlasticityDataset,
+        NavierStokesDataset,
+        MeshFolderDataset,
+        ListOpsDataset,
+        ReviewDataset,
+        RetrievalDataset,
+        GreyCIFARDataset,
+        PathfinderDataset,
+    )
 }
 
 __all__ = [
@@ -67,6 +70,7 @@ __all__ = [
     "PathfinderDataset",
     "PipeDataset",
     "PlasticityDataset",
+    "Reading",
     "RetrievalDataset",
     "ReviewDataset",
     "SequenceDataset",

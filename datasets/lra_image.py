@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flare_geo.datasets.base import CaseTransform
+from flare_geo.datasets.base import CaseTransform, Reading
 from flare_geo.datasets.lra import RELEASE, SequenceDataset, make_case
 from flare_geo.pyg import Data
 
@@ -119,9 +119,9 @@ class PathfinderDataset(SequenceDataset):
     is empty, ``curv_baseline/imgs/0/sample_172.png`` of size 32, and left out. The set is packed
     anew when a list changes; pictures are too many to be looked at each time (``force_reload``).
 
+    The arguments that are not named here are those of :class:`SequenceDataset`.
+
     Args:
-        root, split, transform, pre_transform, pre_filter, force_reload, log, max_length,
-            skip_unsound, workers: see :class:`SequenceDataset`.
         size: Side of the pictures: 32, 64, 128 (Path-X) or 256.
         difficulty: ``"easy"``, ``"intermediate"`` or ``"hard"``, the benchmark's.
 
@@ -145,32 +145,16 @@ class PathfinderDataset(SequenceDataset):
         force_reload: bool = False,
         log: bool = True,
         *,
-        size: int = 32,
         difficulty: str = "hard",
         max_length: int | None = None,
-        skip_unsound: bool = False,
-        workers: int = 1,
+        size: int = 32,
+        **reading: Unpack[Reading],
     ) -> None:
         if difficulty not in LEVELS:
             raise ValueError(f"difficulty must be one of {', '.join(LEVELS)}, got '{difficulty}'")
         self.size, self.difficulty, self.usual_length = size, difficulty, size**2
-        super().__init__(
-            root,
-            split,
-            transform,
-            pre_transform,
-            pre_filter,
-            force_reload,
-            log,
-            max_length=max_length,
-            skip_unsound=skip_unsound,
-            workers=workers,
-        )
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What changes what is packed."""
-        return {"difficulty": self.difficulty, **super().options, "size": self.size}
+        pyg = (root, split, transform, pre_transform, pre_filter, force_reload, log)
+        super().__init__(*pyg, max_length=max_length, **reading)
 
     def raw_files(self) -> list[Path]:
         """The lists of pictures, by number."""

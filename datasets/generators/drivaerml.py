@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import RectBivariateSpline
 
+from flare_geo.datasets.drivaerml_runs import RUN_LISTS
 from flare_geo.datasets.generators.car_body import (
     FRONT_AXLE,
     GROUND,
@@ -94,17 +95,16 @@ def generate_drivaerml(
     Example:
         >>> generate_drivaerml("data/drivaerml_generated", num_runs=4, resolution=5000)
     """
-    from flare_geo.datasets.drivaerml import DrivAerMLDataset
     from flare_geo.mesh.vtk import import_pyvista
 
     import_pyvista()  # before anything is written
-    runs = run_order(DrivAerMLDataset.run_lists)
+    runs = run_order(RUN_LISTS)
     if not 1 <= num_runs <= len(runs):
         raise ValueError(f"num_runs must be 1 to {len(runs)}, the official runs, got {num_runs}")
     if resolution < 500:
         raise ValueError(f"resolution must be at least 500 polygons, got {resolution}")
     root = Path(root).expanduser()
-    recipe = {
+    record = {
         "data": "stand-in for DrivAerML, made for testing; not the published simulations",
         "generator": __name__,
         "version": 1,  # raise it when the numbers change
@@ -113,7 +113,7 @@ def generate_drivaerml(
         "physics": PHYSICS,
         "closures": CLOSURES,
     }
-    claim(root, recipe)
+    claim(root, record)
     for left in root.glob(".run_*"):  # by a process that was killed
         shutil.rmtree(left)
     todo = [run for run in runs[:num_runs] if not (root / f"run_{run}").exists()]

@@ -37,10 +37,10 @@ from flare_geo.datasets.generators.voxels import (
     Voxel,
     voxelise,
 )
-from flare_geo.datasets.lpbf_format import write_lpbf
+from flare_geo.datasets.readers.lpbf_format import write_lpbf
 
 TEMPERATURE = 25.0  # at the end, degrees Celsius
-RECIPE = {
+RECORD = {
     "generator": __name__,
     "version": 1,  # raise it when the numbers change
     "physics": "inherent strain, layer by layer: linear elastic hexahedra, "
@@ -139,7 +139,7 @@ def generate_lpbf(
     sizes = {"voxel": voxel, "extent": extent, "group": group}
     counts = {"seed": seed, "num_train": num_train, "num_test": num_test}
     parts = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-    claim(root, RECIPE | counts | sizes | {"meshes": parts})
+    claim(root, RECORD | counts | sizes | {"meshes": parts})
     there = {path.name.split("_")[0] for path in root.glob("t*/case*.npz")}
     todo = [i for i in range(total) if f"case{i:05d}" not in there]
     if log:

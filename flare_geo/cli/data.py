@@ -30,7 +30,7 @@ def choose(arguments: Sequence[str]) -> tuple[Callable[..., Any], str, list[str]
     )
     action, *rest = arguments or [""]
     if action == "convert" and rest[:1] == ["netfabb"]:
-        from flare_geo.datasets.netfabb import convert_netfabb
+        from flare_geo.datasets.readers.netfabb import convert_netfabb
 
         options = next((i for i, a in enumerate(rest) if a.startswith("-")), len(rest))
         folders = [f"--case_dirs+={folder}" for folder in rest[1:options]]

@@ -104,8 +104,8 @@ def predict_store(surrogate: Surrogate, path: Path, out: Path, pieces: Pieces) -
     Raises:
         ValueError: the store has not the inputs of the surrogate.
     """
-    from flare_geo.datasets.result import write_predictions
     from flare_geo.datasets.store import PackedStore
+    from flare_geo.datasets.store.predictions import write_predictions
     from flare_geo.pyg import Data
 
     if out.suffix != STORE:

@@ -6,8 +6,14 @@ from types import SimpleNamespace
 import pytest
 from hub_server import commit_of, serve_hub
 
-from flare_geo.datasets import download
-from flare_geo.datasets.download import RemoteFile, check_space, fetch, in_words, missing_bytes
+from flare_geo.datasets.fetch import download
+from flare_geo.datasets.fetch.download import (
+    RemoteFile,
+    check_space,
+    fetch,
+    in_words,
+    missing_bytes,
+)
 
 CONTENT = bytes(range(256)) * 40  # 10,240 bytes
 FILE = RemoteFile("run_1/a b.npz", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())

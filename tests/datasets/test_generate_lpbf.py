@@ -25,7 +25,7 @@ from flare_geo.datasets.generators.voxels import (  # noqa: E402
     largest_piece,
     voxelise,
 )
-from flare_geo.datasets.lpbf_format import (  # noqa: E402
+from flare_geo.datasets.readers.lpbf_format import (  # noqa: E402
     hexahedron_edges,
     read_lpbf,
     read_metadata,

@@ -8,19 +8,19 @@ import pytest
 from hub_server import files_in, serve_hub
 from scipy.io import savemat
 
-from flare_geo.datasets import download
 from flare_geo.datasets.ahmedml import LENGTHS, AhmedMLDataset
 from flare_geo.datasets.airfoil import AirfoilDataset
 from flare_geo.datasets.darcy import DarcyDataset
 from flare_geo.datasets.drivaerml import MORPHS, DrivAerMLDataset
 from flare_geo.datasets.elasticity import ElasticityDataset
+from flare_geo.datasets.fetch import download
+from flare_geo.datasets.fetch.hub import download_hub
 from flare_geo.datasets.generators.elasticity import generate_elasticity
-from flare_geo.datasets.hub import download_hub
 from flare_geo.datasets.lpbf import LPBFDataset
-from flare_geo.datasets.lpbf_format import write_lpbf
 from flare_geo.datasets.navier_stokes import NavierStokesDataset
 from flare_geo.datasets.pipe import PipeDataset
 from flare_geo.datasets.plasticity import PlasticityDataset
+from flare_geo.datasets.readers.lpbf_format import write_lpbf
 from flare_geo.mesh import write_mesh
 
 TRAIN = [f"train/case{i}.npz" for i in range(5)]

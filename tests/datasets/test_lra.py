@@ -16,7 +16,7 @@ from flare_geo.datasets import (
     RetrievalDataset,
     ReviewDataset,
 )
-from flare_geo.datasets.store import find_fault
+from flare_geo.datasets.store.faults import find_fault
 from flare_geo.nn import SequenceClassifier
 
 MADE_UP = [("( ( ( [MAX 3 ) 9 ) ] )", 9), ("[MED 1 [SM 7 8 ] 9 ]", 5), ("4", 4)]

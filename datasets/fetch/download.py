@@ -1,4 +1,8 @@
-"""Fetch files of known content: complete and checked, or not there; what was cut goes on."""
+"""Fetches files of known content: complete and checked, or absent; broken downloads are resumed.
+
+Used by `flare_geo.datasets.fetch.hub`, which says when it will be replaced, and for files that are
+on no hub.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from tqdm import tqdm
 
-BLOCK_BYTES = 2**20
+CHUNK_BYTES = 2**20
 ATTEMPTS = 5
 PAUSE = 1.0  # seconds before the next attempt; doubled each time, as long as nothing comes
 LONGEST_PAUSE = 300.0  # however long the server asks us to wait
@@ -58,7 +62,7 @@ class RemoteFile(NamedTuple):
 
 
 class RefusedError(OSError):
-    """The server wants to know who asks, or does not give it to whom asks (HTTP 401, 403)."""
+    """Authentication is required, or access is denied (HTTP 401, 403)."""
 
 
 def fetch(
@@ -171,9 +175,9 @@ def _is_right(path: Path, file: RemoteFile, step: Callable[[int], object]) -> bo
         return False
     digest = file.digest()
     with path.open("rb") as present:
-        while block := present.read(BLOCK_BYTES):
-            digest.update(block)
-            step(len(block))
+        while chunk := present.read(CHUNK_BYTES):
+            digest.update(chunk)
+            step(len(chunk))
     if digest.hexdigest() == file.checksum:
         return True
     step(-file.size)
@@ -190,9 +194,9 @@ def _receive(
     """Complete the partial file and check it."""
     digest, done, failures = file.digest(), 0, 0
     with part.open("r+b") as out:
-        while done < file.size and (block := out.read(min(BLOCK_BYTES, file.size - done))):
-            digest.update(block)
-            done += len(block)
+        while done < file.size and (chunk := out.read(min(CHUNK_BYTES, file.size - done))):
+            digest.update(chunk)
+            done += len(chunk)
         step(done)
         while done < file.size:
             before, wait = done, 0.0
@@ -204,11 +208,11 @@ def _receive(
                         step(-done)
                         digest, done, before = file.digest(), 0, 0
                     out.seek(done)
-                    while done <= file.size and (block := answer.read(BLOCK_BYTES)):
-                        out.write(block)
-                        digest.update(block)
-                        done += len(block)
-                        step(len(block))
+                    while done <= file.size and (chunk := answer.read(CHUNK_BYTES)):
+                        out.write(chunk)
+                        digest.update(chunk)
+                        done += len(chunk)
+                        step(len(chunk))
                 cause = "the connection was closed"
             except HTTPError as error:
                 error.close()

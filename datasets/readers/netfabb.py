@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flare_geo.datasets.ensight import EnSightMesh, read_geometry, read_variable
-from flare_geo.datasets.ensight_case import EnSightCase, read_case
 from flare_geo.datasets.generators.run import run_cases
-from flare_geo.datasets.lpbf_format import write_lpbf
+from flare_geo.datasets.readers.ensight import EnSightMesh, read_geometry, read_variable
+from flare_geo.datasets.readers.ensight_case import EnSightCase, read_case
+from flare_geo.datasets.readers.lpbf_format import write_lpbf
 
 FIELDS = {"Displacement": "disp", "von_Mises_stress": "vmstr", "Temperature": "temp"}
 SUFFIX = "_mechanical"
