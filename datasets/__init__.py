@@ -7,7 +7,7 @@ meaning of each channel in ``Set.channels``.
 from flare_geo.datasets.ahmedml import AhmedMLDataset
 from flare_geo.datasets.airfoil import AirfoilDataset
 from flare_geo.datasets.airfrans import AirfRANSDataset
-from flare_geo.datasets.base import Channel, PackedDataset, Reading
+from flare_geo.datasets.base import Channel, PackedDataset
 from flare_geo.datasets.darcy import DarcyDataset
 from flare_geo.datasets.darcy_small import SmallDarcyDataset
 from flare_geo.datasets.drivaerml import DrivAerMLDataset
@@ -22,6 +22,7 @@ from flare_geo.datasets.mesh_folder import MeshFolderDataset
 from flare_geo.datasets.navier_stokes import NavierStokesDataset
 from flare_geo.datasets.pipe import PipeDataset
 from flare_geo.datasets.plasticity import PlasticityDataset
+from flare_geo.datasets.reading import Reading
 from flare_geo.datasets.shapenet_car import ShapeNetCarDataset
 from flare_geo.datasets.store import PackedStore, write_store
 

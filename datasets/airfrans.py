@@ -12,7 +12,8 @@ from zipfile import BadZipFile
 
 import torch
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset, Reading
+from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import AirfRANS, Data
 
 CASES, MANIFEST = "AirfRANS.pt", "manifest.json"

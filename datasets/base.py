@@ -13,27 +13,24 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, TypedDict, get_type_hints
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from filelock import FileLock
 
 from flare_geo.arguments import as_json, remembers_arguments
+from flare_geo.datasets.reading import CaseTransform, Signed
 from flare_geo.datasets.source import find_files, read_source
 from flare_geo.datasets.store import PackedStore, write_store
 from flare_geo.datasets.store.faults import Fault, find_fault, name_faults
 from flare_geo.datasets.store.hooks import identify
 from flare_geo.datasets.store.packing import is_writable, pack
-from flare_geo.pyg import BaseTransform, Data, Dataset
+from flare_geo.pyg import Data
 from flare_geo.transforms.base import drop_connectivity, point_fields
 from flare_geo.transforms.prediction import is_pointwise
 
 FORMAT = 2
 logger = logging.getLogger(__name__)
-
-
-CaseTransform: TypeAlias = BaseTransform | Callable[[Data], Data]
-"""What a data set applies to a case: one of PyG or of `flare_geo.transforms`, or any function."""
 
 
 class Channel(NamedTuple):
@@ -44,37 +41,13 @@ class Channel(NamedTuple):
     meaning: str
 
 
-class Reading(TypedDict, total=False):
-    """The options that every data set takes besides its own, see :class:`PackedDataset`."""
-
-    num_points: int | None
-    skip_unsound: bool
-    workers: int
-
-
-class _Signed(Dataset):
-    """In the signatures of subclasses ``**reading: Unpack[Reading]`` is spelled out.
-
-    So whoever reads signatures, as ``help()`` and the command line do, sees types and defaults.
-    """
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        init: Any = cls.__init__
-        signature = inspect.signature(init)
-        *named, last = signature.parameters.values()
-        if "Unpack[Reading]" in str(last.annotation):
-            options = [_COMMON[name] for name in Reading.__annotations__]
-            init.__signature__ = signature.replace(parameters=[*named, *options])
-
-
 @remembers_arguments
-class PackedDataset(_Signed, ABC):
+class PackedDataset(Signed, ABC):
     """A data set that packs its raw files on first use into ``root/processed``.
 
     A concrete set declares ``name``, ``splits``, ``channels`` and ``how_to_get``, and implements
     :meth:`raw_files`, :meth:`cases` and :meth:`read_case`. Its constructor, if it has one, names
-    the options of its own and hands the others on, ``**reading: Unpack[Reading]``; those that only
+    the options of its own and passes the others on, ``**reading: Unpack[Reading]``; those that only
     choose what is shown stand in ``shows``. Everything else is here: every case is checked when it
     is packed; the packed file is made anew whenever a raw file, an option, ``pre_transform`` or
     ``pre_filter`` differs from the one it was made with; packing that was interrupted is resumed;
@@ -82,7 +55,7 @@ class PackedDataset(_Signed, ABC):
     :mod:`flare_geo.datasets.store.reader`); once it is there the raw files may be deleted.
 
     A ``pre_transform`` or ``pre_filter`` is recognised by its source and its pickled state. One
-    that cannot be pickled (a lambda) cannot be recognised, so the cases are packed at each start.
+    that cannot be pickled, such as a lambda, makes the cases be packed at each start.
 
     Args:
         root: Folder of the raw files; they may lie in it, in ``root/raw`` or anywhere below.
@@ -224,7 +197,7 @@ class PackedDataset(_Signed, ABC):
     def with_split(self, split: str) -> Self:
         """The same data set with the same options, another split."""
         now = {k: getattr(self, k) for k in _COMMON if k != "split"}
-        changed = {k: v for k, v in now.items() if k in self.config or v != _COMMON[k].default}
+        changed = {k: v for k, v in now.items() if k in self.config or v != _COMMON[k]}
         return type(self)(**{**self.config, **changed, "split": split})
 
     def len(self) -> int:
@@ -318,23 +291,15 @@ class PackedDataset(_Signed, ABC):
             if (store := self._fresh(attrs)) is not None:  # one without cases is false
                 return self._accept(store)
             if self.log:
-                text = "%s: %s is read-only, keeping the data in memory"
-                logger.warning(text, self.name, self.root)
+                logger.warning("%s: %s is read-only, data stay in memory", self.name, self.root)
             buffer = BytesIO()
             write_store(buffer, self._sound_cases(), attrs)
             return PackedStore(buffer)
         with FileLock(path.with_name(f".{path.stem}.lock")):  # one packs, the others wait
             if (store := self._fresh(attrs)) is None:
                 keys = self.cases()
-                pack(
-                    path,
-                    len(keys),
-                    partial(self._read, keys),
-                    attrs,
-                    workers=self.workers,
-                    on_faults=self._on_faults,
-                    log=self.log,
-                )
+                read = partial(self._read, keys)
+                pack(path, len(keys), read, attrs, self._on_faults, self.workers, self.log)
                 return PackedStore(path)
         return self._accept(store)
 
@@ -420,7 +385,4 @@ class PackedDataset(_Signed, ABC):
         return attrs
 
 
-_COMMON = {
-    name: parameter.replace(annotation=get_type_hints(PackedDataset.__init__)[name])
-    for name, parameter in inspect.signature(PackedDataset).parameters.items()
-}
+_COMMON = {name: p.default for name, p in inspect.signature(PackedDataset).parameters.items()}

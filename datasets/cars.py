@@ -1,4 +1,4 @@
-"""What the car data sets of Ashton et al. share: a folder for each run, VTK files and tables."""
+"""The base of the car data sets of Ashton et al.: a folder per run, VTK files and tables."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Unpack
 
 import torch
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset, Reading
+from flare_geo.datasets.base import Channel, PackedDataset
 from flare_geo.datasets.fetch.parts import join_parts, whole_of
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.datasets.run_tables import Run, RunLists, Table, compact, own_lists, read_row
 from flare_geo.pyg import Data
 
@@ -31,7 +32,7 @@ class CarDataset(PackedDataset):
     Both fields are packed as they are in the files, with the normals and areas of the polygons;
     ``targets`` and ``dimensionless`` only choose what is shown, on every access. Runs may be
     missing; those there are when a split is packed are its cases, and once it is packed their
-    files may go, all of them together.
+    files may be deleted, all of them together.
 
     The arguments that are not named here are those of :class:`PackedDataset`.
 
@@ -42,7 +43,7 @@ class CarDataset(PackedDataset):
         fields: ``"surface"``, or ``"volume"`` for the cells around the car.
         splits: The list of runs: the name of a published one (see ``run_lists``), or your own as a
             mapping or JSON file, ``{"train": [1, 2, ...], "test": [...]}``.
-        layout: Which form of the files, where the set knows several; None finds out.
+        layout: Form of the files, where the data set has several; None takes the one that is there.
     """
 
     run_lists: ClassVar[dict[str, RunLists]]
@@ -281,7 +282,7 @@ class CarDataset(PackedDataset):
             if number in found:
                 raise ValueError(
                     f"{self.name}: run_{number} is there twice, {found[number]} and {path}: give "
-                    "the folder of one set as root"
+                    "the folder of one data set as root"
                 )
             found[number] = path
         listed = self.numbers[self.split]
@@ -318,7 +319,7 @@ class CarDataset(PackedDataset):
         known = {*self.store.names, *(case for case, _ in self.store.attrs.get("left_out", []))}
         missing = [i for i in listed if f"run_{i}" not in known]
         if missing and not self.source["generated"]:
-            text = "%s %s: %d of %d runs are not there (%s); going on with the others"
+            text = "%s %s: %d of %d runs are not there (%s); the others are used"
             count = (len(missing), len(listed))
             logger.warning(text, *self._who, *count, compact(missing))
 

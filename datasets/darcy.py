@@ -9,10 +9,11 @@ from typing import ClassVar, Literal, Unpack
 import numpy as np
 import torch
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset, Reading
+from flare_geo.datasets.base import Channel, PackedDataset
 from flare_geo.datasets.grids import HOW_TO_GET, download_archive, grid_face, square_points
 from flare_geo.datasets.readers.darcy_format import file_name
 from flare_geo.datasets.readers.mat import MatFile, Rows
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import Data
 
 CHANNELS: dict[str, tuple[Channel, ...]] = {

@@ -11,10 +11,11 @@ from typing import ClassVar, Unpack
 import torch
 from torch import Tensor
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset, Reading
+from flare_geo.datasets.base import Channel, PackedDataset
 from flare_geo.datasets.fetch.download import RemoteFile, fetch, in_words
 from flare_geo.datasets.grids import grid_face, square_points
 from flare_geo.datasets.readers.mat import Rows
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import Data
 
 COMMIT = "93d3f0633e048c915004cd782cb339acf06e1157"

@@ -70,10 +70,10 @@ class DrivAerMLDataset(CarDataset):
     x = 0. The solver is incompressible: pressure and shear are kinematic (per density), in
     m^2/s^2. U = 38.889 m/s, :math:`q = U^2/2 = 756.2` m^2/s^2. ``area * normal`` points out of
     the fluid, into the car, as the polygons are written: with it :func:`~flare_geo.metrics.\
-surface_force` gives the forces of the tables; others report it of run 1, Cd 0.3109247.
+surface_force` gives the forces of the tables; the literature has the same for run 1, Cd 0.3109247.
 
-    **Not verified here:** that the morph parameters are in mm, the pitch in degrees (others say
-    so); that volumes name their arrays pMeanTrim and UMeanTrim; the sizes of the presampled
+    **Not verified here:** that the morph parameters are in mm, the pitch in degrees (public code
+    says so); that volumes name their arrays pMeanTrim and UMeanTrim; the sizes of the presampled
     archives and the licence they were put under.
 
     Shapes:

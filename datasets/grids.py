@@ -1,4 +1,4 @@
-"""What the benchmark sets of Geo-FNO and FNO share: arrays on grids, their mesh, their archives."""
+"""The base of the benchmarks of Geo-FNO and FNO: arrays on grids, their mesh, their archives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset, Reading
+from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import Data
 
 MIRROR = "vedantpuri/PDESurrogates"

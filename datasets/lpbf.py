@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Unpack
 import numpy as np
 import torch
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset, Reading
+from flare_geo.datasets.base import Channel, PackedDataset
 from flare_geo.datasets.readers.lpbf_format import read_lpbf, read_metadata
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.datasets.source import read_source
 from flare_geo.pyg import Data
 
@@ -74,7 +75,7 @@ class LPBFDataset(PackedDataset):
     Args:
         targets: What ``y`` holds, in this order: of "displacement" (all three),
             "displacement_x", "displacement_y", "displacement_z", "von_mises", "temperature".
-            All are packed, so choosing others costs nothing.
+            All are packed, so another choice costs nothing.
         num_val: Cases held out of train; None: an eleventh.
 
     Shapes:

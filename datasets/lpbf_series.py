@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Unpack
 import torch
 from torch import Tensor
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset, Reading
+from flare_geo.datasets.base import Channel, PackedDataset
 from flare_geo.datasets.lpbf import POSITION, TARGETS, expand_targets, find_cases, stack_targets
 from flare_geo.datasets.readers.lpbf_format import read_lpbf, read_metadata
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import Data
 
 SAME_PLACE = 1e-3  # mm; nodes nearer than this are one

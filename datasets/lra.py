@@ -1,4 +1,4 @@
-"""What the sets of the Long Range Arena have in common: sequences of tokens as 1-D clouds."""
+"""The base of the Long Range Arena data sets: sequences of tokens as 1-D clouds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset, Reading
+from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import Data
 
 RELEASE = "https://storage.googleapis.com/long-range-arena/lra_release.gz"
@@ -85,7 +86,7 @@ class SequenceDataset(PackedDataset):
         return data
 
     def find_raw(self, filename: str) -> Path:
-        """As for every set; a pickle that others made of the set is not a replacement."""
+        """As for every data set; the message says that a pickle of the same data is not read."""
         try:
             return super().find_raw(filename)
         except FileNotFoundError as error:

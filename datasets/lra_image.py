@@ -1,4 +1,4 @@
-"""Images pixel by pixel: grey CIFAR-10, and whether a dashed path joins two dots."""
+"""Images pixel by pixel: grey CIFAR-10 and Pathfinder."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import ClassVar, NamedTuple, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from flare_geo.datasets.base import CaseTransform, Reading
 from flare_geo.datasets.lra import RELEASE, SequenceDataset, make_case
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import Data
 
 GREYS = tuple(str(grey) for grey in range(256))
@@ -80,7 +80,7 @@ class GreyCIFARDataset(SequenceDataset):
         for path in self.raw_files():
             size = path.stat().st_size
             if size % RECORD:
-                raise ValueError(f"{path}: {size} bytes are no records of {RECORD}; get it again")
+                raise ValueError(f"{path}: {size} bytes, not a multiple of {RECORD}; get it again")
             images += [Pixel(path, i) for i in range(size // RECORD)]
         if self.split == "test":
             return images
@@ -113,7 +113,7 @@ class PathfinderDataset(SequenceDataset):
         root/pathfinder32/curv_contour_length_14/imgs/<k>/sample_<i>.png    folder, file, i, label
         root/processed/pathfinder_difficultyhard_max_length1024_size32_{train,val,test}.h5
 
-    The first folder may lie anywhere below ``root``. Published shares are 80, 10 and 10 %, of an
+    The first folder may lie anywhere below ``root``. Published splits are 80, 10 and 10 %, of an
     order that only TensorFlow's copy of the set has. Here of each ten pictures (metadata files by
     number, their lines in order) the ninth validates and the tenth tests. One file of the release
     is empty, ``curv_baseline/imgs/0/sample_172.png`` of size 32, and left out. The set is packed

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal, Unpack
 import torch
 from torch import Tensor
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset, Reading
+from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.datasets.splits import SPLITS, divide, read_splits, read_table
 from flare_geo.pyg import Data
 

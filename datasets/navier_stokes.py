@@ -9,9 +9,10 @@ from typing import ClassVar, Unpack
 import numpy as np
 import torch
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset, Reading
+from flare_geo.datasets.base import Channel, PackedDataset
 from flare_geo.datasets.grids import HOW_TO_GET, download_archive, grid_face, square_points
 from flare_geo.datasets.readers.mat import MatFile, Rows
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import Data
 
 FILE = "NavierStokes_V1e-5_N1200_T20.mat"

@@ -9,7 +9,7 @@ from typing import ClassVar, Unpack
 import numpy as np
 import torch
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset, Reading
+from flare_geo.datasets.base import Channel, PackedDataset
 from flare_geo.datasets.grids import (
     HOW_TO_GET,
     counter_clockwise,
@@ -17,6 +17,7 @@ from flare_geo.datasets.grids import (
     grid_face,
 )
 from flare_geo.datasets.readers.mat import MatFile, Rows
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import Data
 
 FILE = "plas_N987_T20.mat"

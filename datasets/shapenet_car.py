@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset, Reading
+from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import Data
 
 NUM_CASES, NUM_TEST = 889, 189
@@ -59,7 +60,7 @@ class ShapeNetCarDataset(PackedDataset):
 
     ::
 
-        root/mlcfd_data.zip                                    may go once it is unpacked
+        root/mlcfd_data.zip                                    may be deleted once unpacked
         root/mlcfd_data/training_data/param{0..8}/{id}/
             quadpress_smpl.vtk   3682 points, 3584 quadrilaterals, point_scalars = pressure
             hexvelo_smpl.vtk     29498 points, hexahedra, point_vectors = velocity
@@ -67,7 +68,7 @@ class ShapeNetCarDataset(PackedDataset):
 
     The folders ``param0``, ``param1``, ... may lie anywhere below ``root``, and not all need to be
     there. Points 16 to 111 of a surface file belong to no quadrilateral and are dropped, as
-    everybody does, which leaves 3586. Four folders of the archive are empty and left out.
+    the literature does, which leaves 3586. Four folders of the archive are empty and left out.
 
     ==============  =========  =======  ==========================================================
     splits          train+val  test     test cases

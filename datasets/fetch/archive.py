@@ -71,7 +71,7 @@ def unpack(
 
     Raises:
         FileNotFoundError: no such archive, or no member that is ``wanted``.
-        ValueError: it is no archive, is cut off or damaged, or is refused for its members.
+        ValueError: it is not an archive, is cut off or damaged, or is refused for its members.
         OSError: no room on the disk.
 
     Example:

@@ -77,8 +77,8 @@ def fetch(
     """Download one file into a folder, unless it is there already with the right content.
 
     It grows in a hidden file ``.NAME.CHECKSUM.part``, is compared with the checksum and renamed
-    at the end. A broken connection is taken up again where it broke, and so is the hidden file
-    that an interrupted run left. Two processes may fetch the same file: they write the same bytes
+    at the end. A broken connection is resumed where it broke, and so is the hidden file that an
+    interrupted run left. Two processes may fetch the same file: they write the same bytes
     to the same places.
 
     Args:
@@ -94,8 +94,8 @@ def fetch(
 
     Raises:
         RefusedError: the server refuses it (HTTP 401 or 403).
-        OSError: the server cannot be reached, breaks off again and again or does not have the
-            file; what had come is kept, call again to go on.
+        OSError: the server cannot be reached, breaks off repeatedly or does not have the file; what
+            has arrived is kept, call again to resume.
         ValueError: the content is not the expected one; nothing is left behind.
     """
     if fault := name_fault(file.name):
@@ -126,7 +126,7 @@ def fetch(
 
 
 def name_fault(name: str) -> str:
-    """Why a file of others must not be written under this name below a folder; "" if it may.
+    """Why a third-party file must not be written under this name below a folder; "" if it may.
 
     Also what would lead out of it on Windows only.
     """
@@ -204,7 +204,7 @@ def _receive(
                 with _open(url, headers, done) as answer:
                     begin = done if getattr(answer, "status", None) == 206 else 0
                     _check_length(file, url, begin, answer)
-                    if begin != done:  # the server does not do parts: the same bytes again
+                    if begin != done:  # the server ignores ranges: the same bytes again
                         step(-done)
                         digest, done, before = file.digest(), 0, 0
                     out.seek(done)
@@ -232,7 +232,7 @@ def _receive(
                 if failures >= ATTEMPTS:
                     raise OSError(
                         f"cannot fetch {url}: {cause}; {in_words(done)} of {in_words(file.size)} "
-                        "have come and are kept, run it again to go on"
+                        "have arrived and are kept, run it again to resume"
                     )
                 time.sleep(max(wait, PAUSE * 2**failures))
         out.truncate(file.size)

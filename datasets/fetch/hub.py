@@ -77,7 +77,7 @@ def download_hub(
         FileNotFoundError: no such repository, revision or file; names the nearest there are.
         PermissionError: a licence must be accepted, or a log-in is missing.
         FileExistsError: the folder holds a generated set.
-        OSError: no network, no room on the disk, or the hub breaks off again and again.
+        OSError: no network, no room on the disk, or the hub breaks off repeatedly.
         ValueError: a file is not the one that the hub lists.
 
     Example:

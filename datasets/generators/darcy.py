@@ -125,7 +125,7 @@ def generate_darcy(
         root/piececonst_r421_N1024_smooth2.mat   coeff, sol [num_test, 421, 421], generated = 1
         root/SOURCE.json                         "generated": true, seed, physics
 
-    Samples go to a hidden folder as they are solved, so a run that was cut goes on. The disk must
+    Samples go to a hidden folder as they are solved: an interrupted run is resumed. The disk must
     hold them twice for a while: 3.4 GB at the default sizes, the memory the larger array, 1.5 GB.
 
     Args:
@@ -180,7 +180,7 @@ def generate_darcy(
 def _compute(
     folder: Path, part: int, n: int, seed: int, s: int, workers: int | None, log: bool
 ) -> tuple[Array, Array]:
-    """All samples of a file as memory-mapped arrays, from where an earlier run was cut."""
+    """All samples of a file as memory-mapped arrays, from where an earlier run was interrupted."""
     folder.mkdir(exist_ok=True)
     done_file = folder / "done"
     done = int(done_file.read_text()) if done_file.exists() else 0

@@ -1,4 +1,4 @@
-"""The DrivAerML set, generated: potential flow around a parametric notchback, official layout.
+"""The DrivAerML set, generated: potential flow around a parametric notchback, in the official form.
 
 What is physics: inviscid flow without circulation around a smooth closed body over the ground, by
 source panels, and Cp = 1 - |v|^2 / U^2 from it. Such flow has no drag, and it keeps to the body at
@@ -69,10 +69,10 @@ def generate_drivaerml(
     workers: int | None = None,
     log: bool = True,
 ) -> Path:
-    """Write runs of a generated stand-in in the layout of DrivAerML.
+    """Write runs of a generated stand-in in the form of DrivAerML.
 
-    Each run depends on the seed and its number only and is there as a whole or not at all. A call
-    that was cut goes on where it was, and a larger ``num_runs`` adds runs. Do not run two at once
+    Each run depends on the seed and its number only and is there as a whole or not at all. An
+    interrupted call is resumed, and a larger ``num_runs`` adds runs. Do not run two at once
     in one folder. The first runs fall into all published splits, then about in their proportion:
     see :func:`run_order`.
 

@@ -1,4 +1,4 @@
-"""What all generators do: claim a folder, solve many cases side by side, show how far they are."""
+"""What all generators do: claim a folder, solve cases in parallel, show progress."""
 
 from __future__ import annotations
 

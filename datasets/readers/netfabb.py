@@ -1,4 +1,4 @@
-"""Turns results of Autodesk Netfabb (EnSight Gold) into files of the LPBF set."""
+"""Converts results of Autodesk Netfabb (EnSight Gold) to files of the LPBF data set."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def _part_of(mesh: EnSightMesh, fields: dict[str, NDArray[np.float32]]) -> State
 
 
 def _attempt(case_file: Path, out: Path, series: bool) -> Outcome:
-    """What a user's files can do wrong becomes part of the outcome."""
+    """The outcome also of files that are broken."""
     try:
         return convert_case(case_file, out, series)
     except (ValueError, OSError) as error:

@@ -40,9 +40,8 @@ def pack(
     count: int,
     read: Reader,
     attrs: dict[str, Any],
-    *,
-    workers: int = 1,
     on_faults: Callable[[list[Fault]], None],
+    workers: int = 1,
     log: bool = True,
 ) -> None:
     """Read ``count`` cases and write them to ``target`` as one store.
@@ -53,10 +52,10 @@ def pack(
         read: Picklable where ``workers`` is more than 1.
         attrs: As for :func:`write_store`; ``attrs["fingerprint"]`` tells to which attempt the
             chunks belong that are there.
-        workers: Processes that read. They are spawned: a script needs
-            ``if __name__ == "__main__":``.
         on_faults: Called with the unsound cases when all were read; raises, or lets them be left
             out.
+        workers: Processes that read. They are spawned: a script needs
+            ``if __name__ == "__main__":``.
         log: Show progress and the time left, on a terminal.
 
     Raises:

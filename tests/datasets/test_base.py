@@ -253,9 +253,7 @@ def test_read_only_root(root, monkeypatch, caplog):
     monkeypatch.setattr(packing.tempfile, "TemporaryFile", refuse)
     with caplog.at_level(logging.INFO):
         data = ToyDataset(root)
-    assert [r.message for r in caplog.records] == [
-        f"toy: {root} is read-only, keeping the data in memory"
-    ]
+    assert [r.message for r in caplog.records] == [f"toy: {root} is read-only, data stay in memory"]
     assert [c.y[0].item() for c in data] == [0, 1, 2, 3]
     assert packed_files(root) == []
     ToyDataset(root, log=False)

@@ -219,7 +219,7 @@ def test_missing_runs_are_named_once(root, caplog):
         DrivAerMLDataset(root, "val")
     (line,) = caplog.messages
     assert line.startswith("drivaerml val: 33 of 34 runs are not there (22 56 109 150 165 177 ")
-    assert line.endswith(" ...); going on with the others")
+    assert line.endswith(" ...); the others are used")
     caplog.clear()
     (root / "SOURCE.json").write_text('{"generated": true}')
     data = DrivAerMLDataset(root, "val")
@@ -256,7 +256,7 @@ def test_run_folders_may_lie_one_folder_down(root, tmp_path):
     root.rename(below / "raw")
     assert names(DrivAerMLDataset(below, log=False)) == [1, 3]
     write_run(below, 3)
-    with pytest.raises(ValueError, match=r"run_3 is there twice, .* give the folder of one set"):
+    with pytest.raises(ValueError, match=r"run_3 is there twice, .* give the folder"):
         DrivAerMLDataset(below)
 
 
@@ -432,7 +432,7 @@ def test_run_folders_and_archives_together(root):
     assert names(DrivAerMLDataset(root, log=False)) == [1, 3]
     assert names(DrivAerMLDataset(root, layout="presampled")) == [1, 2, 4, 11]
     write_archive(root, "100k")
-    with pytest.raises(ValueError, match=r"run_1 is there twice, .* give the folder of one set"):
+    with pytest.raises(ValueError, match=r"run_1 is there twice, .* give the folder"):
         DrivAerMLDataset(root, layout="presampled")
     assert len(DrivAerMLDataset(root / "drivaerml_surface_presampled_100k")) == 4
 

@@ -86,7 +86,7 @@ def test_licence_is_said_before_anything_is_fetched(hub, get, tmp_path, capsys):
 def test_broken_then_resumed(hub, get, tmp_path, capsys):
     root = tmp_path / "root"
     hub.cut["train/case1.npz"] = [1200, *[0] * download.ATTEMPTS]
-    with pytest.raises(OSError, match=r"1.2 kB of 2.0 kB have come and are kept, run it again"):
+    with pytest.raises(OSError, match=r"1.2 kB of 2.0 kB have arrived and are kept, run it again"):
         get("train/*.npz")
     assert [name for name in left(root) if not name.endswith(".part")] == ["train/case0.npz"]
     hub.asked.clear()
@@ -318,7 +318,7 @@ def test_sets_download_themselves(dataset, tmp_path, monkeypatch, capsys):
         assert not (root / path).exists()
         hub.lies.clear()
         hub.cut[path] = [size // 2, *[0] * download.ATTEMPTS]
-        with pytest.raises(OSError, match="have come and are kept"):
+        with pytest.raises(OSError, match="have arrived and are kept"):
             dataset.download(root, **options, log=False)
         assert not (root / path).exists()
         hub.asked.clear()
