@@ -1,6 +1,6 @@
 """Data sets of meshes with fields on them, as PyG :class:`torch_geometric.data.Data`.
 
-Every set is ``Set(root, split="train", transform=None, ...)`` and declares the name, unit and
+Every data set is ``Set(root, split="train", transform=None, ...)`` and declares the name, unit and
 meaning of each channel in ``Set.channels``.
 """
 
@@ -22,29 +22,33 @@ from flare_geo.datasets.mesh_folder import MeshFolderDataset
 from flare_geo.datasets.navier_stokes import NavierStokesDataset
 from flare_geo.datasets.pipe import PipeDataset
 from flare_geo.datasets.plasticity import PlasticityDataset
+from flare_geo.datasets.reading import Reading
 from flare_geo.datasets.shapenet_car import ShapeNetCarDataset
 from flare_geo.datasets.store import PackedStore, write_store
 
 DATASETS: dict[str, type[PackedDataset]] = {
-    "elasticity": ElasticityDataset,
-    "darcy": DarcyDataset,
-    "darcy_small": SmallDarcyDataset,
-    "lpbf": LPBFDataset,
-    "lpbf_series": LPBFSeriesDataset,
-    "drivaerml": DrivAerMLDataset,
-    "ahmedml": AhmedMLDataset,
-    "shapenet_car": ShapeNetCarDataset,
-    "airfrans": AirfRANSDataset,
-    "airfoil": AirfoilDataset,
-    "pipe": PipeDataset,
-    "plasticity": PlasticityDataset,
-    "navier_stokes": NavierStokesDataset,
-    "mesh_folder": MeshFolderDataset,
-    "listops": ListOpsDataset,
-    "reviews": ReviewDataset,
-    "retrieval": RetrievalDataset,
-    "grey_cifar": GreyCIFARDataset,
-    "pathfinder": PathfinderDataset,
+    c.name: c
+    for c in (
+        ElasticityDataset,
+        DarcyDataset,
+        SmallDarcyDataset,
+        LPBFDataset,
+        LPBFSeriesDataset,
+        DrivAerMLDataset,
+        AhmedMLDataset,
+        ShapeNetCarDataset,
+        AirfRANSDataset,
+        AirfoilDataset,
+        PipeDataset,
+        PlasticityDataset,
+        NavierStokesDataset,
+        MeshFolderDataset,
+        ListOpsDataset,
+        ReviewDataset,
+        RetrievalDataset,
+        GreyCIFARDataset,
+        PathfinderDataset,
+    )
 }
 
 __all__ = [
@@ -67,6 +71,7 @@ __all__ = [
     "PathfinderDataset",
     "PipeDataset",
     "PlasticityDataset",
+    "Reading",
     "RetrievalDataset",
     "ReviewDataset",
     "SequenceDataset",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from flare_geo.datasets.base import Channel
-from flare_geo.datasets.car_surface import CarDataset
-from flare_geo.datasets.runs import RunLists, Table, run_lists
+from flare_geo.datasets.cars import CarDataset
+from flare_geo.datasets.run_tables import RunLists, Table, run_lists
 
 NUM_RUNS = 500
 ABUPT_VAL = (
@@ -45,7 +45,7 @@ class AhmedMLDataset(CarDataset):
     The tables may be missing, or lie in ``root`` as ``geo_parameters_all.csv`` and
     ``force_mom_all.csv``. Mind that ``force_mom`` is for the fixed area here, while in DrivAerML
     it is for that of each run. The arguments are those of
-    :class:`~flare_geo.datasets.car_surface.CarDataset`.
+    :class:`~flare_geo.datasets.cars.CarDataset`.
 
     Split ``"abupt"``, the only one built in: 400 runs for training, 50 for val, 50 for test, from
     AB-UPT (Emmi AI). The repository has lists of its own since 2026, ``splits/manifest.json``;
@@ -106,7 +106,6 @@ class AhmedMLDataset(CarDataset):
             (Channel("Cd", "1", "drag coefficient"), Channel("Cl", "1", "lift coefficient")),
         ),
     }
-    stl: ClassVar[str] = "ahmed_{i}.stl"
     hub: ClassVar[tuple[str, str]] = (
         "neashton/ahmedml",
         "02688c727cdb8dc8678e28abc6bbbb7e93c5fa15",

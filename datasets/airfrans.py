@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, ClassVar
+from typing import ClassVar, Unpack
 from zipfile import BadZipFile
 
 import torch
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
+from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import AirfRANS, Data
 
 CASES, MANIFEST = "AirfRANS.pt", "manifest.json"
@@ -51,19 +52,11 @@ class AirfRANSDataset(PackedDataset):
     checksums, and PyG fetches without checking the server's certificate: if that matters, put
     ``AirfRANS.zip`` into ``root/raw`` yourself; :meth:`download` unpacks it.
 
+    The arguments that are not named here are those of :class:`PackedDataset`.
+
     Args:
-        root: Folder of the files.
-        split: ``"train"``, ``"val"`` or ``"test"``.
-        transform: Applied to every case on access.
-        pre_transform: Applied to every case once, before it is packed.
-        pre_filter: Only cases for which this is true are packed.
-        force_reload: Pack again in any case.
-        log: Show progress (on a terminal) and say what is unusual.
         task: ``"full"``, ``"scarce"``, ``"reynolds"`` or ``"aoa"``.
         num_val: Training cases held out for validation; 0 leaves ``val`` empty, as published.
-        num_points: Draw this many points of a case on access.
-        skip_unsound: Leave out cases that are not sound and say which, instead of raising.
-        workers: Processes that read the raw files.
 
     Shapes:
         ``pos [n, 2]``, ``x [n, 5]``, ``y [n, 4]``, ``surface [n, 1]``, ``name`` as in the manifest:
@@ -111,9 +104,7 @@ class AirfRANSDataset(PackedDataset):
         *,
         task: str = "full",
         num_val: int = 40,
-        num_points: int | None = None,
-        skip_unsound: bool = False,
-        workers: int = 1,
+        **reading: Unpack[Reading],
     ) -> None:
         if task not in AirfRANS.tasks:
             raise ValueError(f"airfrans has no task '{task}', only {', '.join(AirfRANS.tasks)}")
@@ -121,22 +112,8 @@ class AirfRANSDataset(PackedDataset):
             raise ValueError(f"num_val must be at least 0, got {num_val}")
         self.task, self.num_val = task, num_val
         super().__init__(
-            root,
-            split,
-            transform,
-            pre_transform,
-            pre_filter,
-            force_reload,
-            log,
-            num_points=num_points,
-            skip_unsound=skip_unsound,
-            workers=workers,
+            root, split, transform, pre_transform, pre_filter, force_reload, log, **reading
         )
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Task and number of validation cases."""
-        return {"task": self.task, "num_val": self.num_val}
 
     @classmethod
     def download(cls, root: str | Path, log: bool = True) -> None:  # type: ignore[override]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flare_geo.datasets.generators.run import run_cases
-from flare_geo.datasets.lpbf_format import EDGES, hexahedron_edges, read_lpbf
+from flare_geo.datasets.readers.lpbf_format import EDGES, hexahedron_edges, read_lpbf
 from flare_geo.files import write_aside
 
 NAN = float("nan")

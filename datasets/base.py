@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import inspect
 import json
 import logging
 import os
-import pickle
 import re
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from filelock import FileLock
-from torch import Tensor
 
-from flare_geo.datasets.packing import Fault, pack
-from flare_geo.datasets.store import PackedStore, find_fault, write_store
-from flare_geo.pyg import BaseTransform, Data, Dataset
+from flare_geo.arguments import as_json, remembers_arguments
+from flare_geo.datasets.reading import CaseTransform, Signed
+from flare_geo.datasets.source import find_files, read_source
+from flare_geo.datasets.store import PackedStore, write_store
+from flare_geo.datasets.store.faults import Fault, find_fault, name_faults
+from flare_geo.datasets.store.hooks import identify
+from flare_geo.datasets.store.packing import is_writable, pack
+from flare_geo.pyg import Data
 from flare_geo.transforms.base import drop_connectivity, point_fields
 from flare_geo.transforms.prediction import is_pointwise
 
 FORMAT = 2
-SOURCE = "SOURCE.json"
 logger = logging.getLogger(__name__)
-
-
-CaseTransform: TypeAlias = BaseTransform | Callable[[Data], Data]
-"""What a data set applies to a case: one of PyG or of `flare_geo.transforms`, or any function."""
 
 
 class Undeclared(str):
@@ -51,18 +47,21 @@ class Channel(NamedTuple):
     meaning: str
 
 
-class PackedDataset(Dataset, ABC):
+@remembers_arguments
+class PackedDataset(Signed, ABC):
     """A data set that packs its raw files on first use into ``root/processed``.
 
     A concrete set declares ``name``, ``splits``, ``channels`` and ``how_to_get``, and implements
-    :meth:`raw_files`, :meth:`cases` and :meth:`read_case`. Everything else is here: every case is
-    checked when it is packed; the packed file is made anew whenever a raw file, an option,
-    ``pre_transform`` or ``pre_filter`` is not the one it was made with; packing that was cut goes
-    on where it was; a root that cannot be written to is served from memory. Each split is a file
-    of its own (see :mod:`flare_geo.datasets.store`); once it is there the raw files may go.
+    :meth:`raw_files`, :meth:`cases` and :meth:`read_case`. Its constructor, if it has one, names
+    the options of its own and passes the others on, ``**reading: Unpack[Reading]``; those that only
+    choose what is shown stand in ``shows``. Everything else is here: every case is checked when it
+    is packed; the packed file is made anew whenever a raw file, an option, ``pre_transform`` or
+    ``pre_filter`` differs from the one it was made with; packing that was interrupted is resumed;
+    a root that cannot be written to is served from memory. Each split is a file of its own (see
+    :mod:`flare_geo.datasets.store.reader`); once it is there the raw files may be deleted.
 
     A ``pre_transform`` or ``pre_filter`` is recognised by its source and its pickled state. One
-    that cannot be pickled (a lambda) cannot be recognised, so the cases are packed at each start.
+    that cannot be pickled, such as a lambda, makes the cases be packed at each start.
 
     Args:
         root: Folder of the raw files; they may lie in it, in ``root/raw`` or anywhere below.
@@ -89,6 +88,10 @@ class PackedDataset(Dataset, ABC):
     channels: dict[str, tuple[Channel, ...]]
     """What the user sees in each field; a set whose options choose sets it on the instance."""
     how_to_get: ClassVar[str]
+    shows: ClassVar[tuple[str, ...]] = ()
+    """The set's own options that do not change what is packed."""
+    config: dict[str, Any]
+    """The arguments this set was made with."""
     version: ClassVar[int] = 1
     """To be raised when :meth:`read_case` changes what it returns."""
 
@@ -110,6 +113,9 @@ class PackedDataset(Dataset, ABC):
             raise ValueError(f"{self.name} has no split '{split}', only {', '.join(self.splits)}")
         if num_points is not None and num_points < 1:
             raise ValueError(f"num_points must be at least 1 or None, got {num_points}")
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            if parameter.kind is parameter.VAR_POSITIONAL:  # these are root, split, ...
+                self.config.pop(name)
         self.split = split
         self.num_points, self.skip_unsound, self.workers = num_points, skip_unsound, workers
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # loading processes see it
@@ -134,13 +140,10 @@ class PackedDataset(Dataset, ABC):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The set's own keyword arguments that change what is packed, as given."""
-        return {}
-
-    @property
-    def view(self) -> dict[str, Any]:
-        """The set's own keyword arguments that only change what is shown, as given."""
-        return {}
+        """The set's own arguments that change what is packed."""
+        own = {k: v for k, v in self.config.items() if k not in {*_COMMON, *self.shows}}
+        plain = {k: str(v) if isinstance(v, Path) else v for k, v in own.items()}
+        return as_json(plain, self.name)
 
     @property
     def packed_channels(self) -> dict[str, tuple[Channel, ...]]:
@@ -193,26 +196,15 @@ class PackedDataset(Dataset, ABC):
             options = f"_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
         hooks = [h for h in (self.pre_transform, self.pre_filter) if h is not None]
         if hooks:
-            text = repr([_identify(h)[0] for h in (self.pre_transform, self.pre_filter)])
+            text = repr([identify(h)[0] for h in (self.pre_transform, self.pre_filter)])
             options += f"_pre{hashlib.sha256(text.encode()).hexdigest()[:8]}"
         return Path(self.processed_dir, f"{self.name}{options}_{self.split}.h5")
 
     def with_split(self, split: str) -> Self:
         """The same data set with the same options, another split."""
-        own = {k: getattr(self, k) for k in ("num_points", "skip_unsound", "workers")}
-        takes = inspect.signature(type(self)).parameters
-        return type(self)(
-            self.root,
-            split,
-            self.transform,
-            self.pre_transform,
-            self.pre_filter,
-            self.force_reload,
-            self.log,
-            **self.options,
-            **self.view,
-            **{key: value for key, value in own.items() if key in takes},
-        )
+        now = {k: getattr(self, k) for k in _COMMON if k != "split"}
+        changed = {k: v for k, v in now.items() if k in self.config or v != _COMMON[k]}
+        return type(self)(**{**self.config, **changed, "split": split})
 
     def len(self) -> int:
         """Number of cases in the split."""
@@ -231,8 +223,8 @@ class PackedDataset(Dataset, ABC):
             return self.present(self.store[idx])
         return self._sample(idx, self.num_points)
 
-    def share(self, idx: int, rank: int, ranks: int) -> Data:
-        """The points of case ``idx`` that fall to one of several ranks, without connectivity.
+    def shard(self, idx: int, rank: int, ranks: int) -> Data:
+        """The points of case ``idx`` that one of several ranks holds, without connectivity.
 
         The ranks together have the points of ``self[idx]``, each one on one of them. The others
         are not even read, unless there is a ``transform`` that needs the whole case.
@@ -249,26 +241,25 @@ class PackedDataset(Dataset, ABC):
             return data if self.transform is None else self.transform(data)
         data = self[idx]
         n = len(data["pos"])
-        own = slice(n * rank // ranks, n * (rank + 1) // ranks)
+        held = slice(n * rank // ranks, n * (rank + 1) // ranks)
         for key in point_fields(data):
-            data[key] = data[key][own]
+            data[key] = data[key][held]
         drop_connectivity(data)
         return data
 
-    def _sample(self, idx: int, num_points: int, share: tuple[int, int] = (0, 1)) -> Data:
+    def _sample(self, idx: int, num_points: int, shard: tuple[int, int] = (0, 1)) -> Data:
+        return self.present(self.store.sample(idx, num_points, self._generator(idx), shard))
+
+    def _generator(self, idx: int) -> torch.Generator:
+        """Draws the points of a case: other ones in every epoch, in the training split."""
         epoch = int(self._epoch) if self.split == "train" else -1
         digest = hashlib.sha256(f"{epoch} {self.store.names[idx]}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-        return self.present(self.store.sample(idx, num_points, generator, share))
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
     def find_raw(self, filename: str) -> Path:
         """The one file of this name in ``root``, ``root/raw`` or anywhere below ``root``."""
         root = Path(self.root)
-        hits = [p for p in (root / filename, root / "raw" / filename) if p.is_file()]
-        if not hits:
-            for folder, below, files in os.walk(root):
-                below[:] = sorted(n for n in below if n != "processed" and n[0] != ".")
-                hits += [Path(folder, filename)] if filename in files else []
+        hits = find_files(root, filename)
         if len({p.resolve() for p in hits}) > 1:
             places = ", ".join(str(p) for p in hits)
             raise ValueError(f"{self.name}: more than one {filename}, keep one: {places}")
@@ -298,34 +289,25 @@ class PackedDataset(Dataset, ABC):
         try:
             attrs = self._describe()
         except FileNotFoundError:
-            store = self._packed()  # the raw files may have gone since
-            if store is None or store.attrs["recipe"] != self._recipe():
+            store = self._packed()  # the raw files may have been deleted since
+            if store is None or store.attrs["recipe"] != self._content_hash():
                 raise
             return self._accept(store)
-        if _is_writable(path.parent):
-            with FileLock(path.with_name(f".{path.stem}.lock")):  # one packs, the others wait
-                store = self._fresh(attrs)
-                if store is None:
-                    keys = self.cases()
-                    read = partial(self._read, keys)
-                    pack(
-                        path,
-                        len(keys),
-                        read,
-                        attrs,
-                        workers=self.workers,
-                        on_faults=self._on_faults,
-                        log=self.log,
-                    )
-                    return PackedStore(path)
-            return self._accept(store)
-        if (store := self._fresh(attrs)) is not None:  # one without cases is false
-            return self._accept(store)
-        if self.log:
-            logger.warning("%s: %s is read-only, keeping the data in memory", self.name, self.root)
-        buffer = BytesIO()
-        write_store(buffer, self._sound_cases(), attrs)
-        return PackedStore(buffer)
+        if not is_writable(path.parent):
+            if (store := self._fresh(attrs)) is not None:  # one without cases is false
+                return self._accept(store)
+            if self.log:
+                logger.warning("%s: %s is read-only, data stay in memory", self.name, self.root)
+            buffer = BytesIO()
+            write_store(buffer, self._sound_cases(), attrs)
+            return PackedStore(buffer)
+        with FileLock(path.with_name(f".{path.stem}.lock")):  # one packs, the others wait
+            if (store := self._fresh(attrs)) is None:
+                keys = self.cases()
+                read = partial(self._read, keys)
+                pack(path, len(keys), read, attrs, self._on_faults, self.workers, self.log)
+                return PackedStore(path)
+        return self._accept(store)
 
     def _packed(self) -> PackedStore | None:
         """The packed file, if there is one of ours."""
@@ -349,10 +331,7 @@ class PackedDataset(Dataset, ABC):
 
     def _on_faults(self, faults: list[Fault]) -> None:
         """Name every unsound case: as an error, or as a warning if they shall be left out."""
-        shown = "; ".join(f"{f.case}: {f.reason}" for f in faults[:5])
-        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
-        number = "1 case is" if len(faults) == 1 else f"{len(faults)} cases are"
-        text = f"{self.name} {self.split}: {number} not sound: {shown}{more}"
+        text = f"{self.name} {self.split}: {name_faults(faults)}"
         if not self.skip_unsound:
             raise ValueError(f"{text} (to leave them out: skip_unsound=True)")
         if self.log:
@@ -383,80 +362,33 @@ class PackedDataset(Dataset, ABC):
             self._on_faults(faults)
         yield from (case for case in read if isinstance(case, Data))
 
-    def _recipe(self) -> str:
-        """A text that changes with all that decides what is packed, but for the raw files."""
+    def _content_hash(self) -> str:
+        """A hash of all that decides what is packed, but for the raw files."""
         channels = {k: [c._asdict() for c in v] for k, v in self.packed_channels.items()}
-        hooks = [_identify(hook)[0] for hook in (self.pre_transform, self.pre_filter)]
+        hooks = [identify(hook)[0] for hook in (self.pre_transform, self.pre_filter)]
         what = [FORMAT, self.version, self.name, self.split, self.options, channels, hooks]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
     def _describe(self) -> dict[str, Any]:
-        """What is written into the packed file; its fingerprint is never seen again if a hook
+        """What the packed file says about itself. Its fingerprint never occurs again if a hook
         cannot be recognised.
         """
         files = self.raw_files()
-        hooks = [_identify(self.pre_transform), _identify(self.pre_filter)]
+        hooks = [identify(self.pre_transform), identify(self.pre_filter)]
         stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
         attrs = {
             "name": self.name,
             "split": self.split,
             "options": self.options,
             "channels": {k: [c._asdict() for c in v] for k, v in self.packed_channels.items()},
-            "source": self._source_of(files),
+            "source": read_source(files, Path(self.root)),
             "hooks": [text for text, _ in hooks],
-            "recipe": self._recipe(),
+            "recipe": self._content_hash(),
         }
         once = None if all(recognised for _, recognised in hooks) else os.urandom(16).hex()
         made_from = json.dumps([attrs, stats, once], sort_keys=True)
         attrs["fingerprint"] = hashlib.sha256(made_from.encode()).hexdigest()
         return attrs
 
-    def _source_of(self, files: list[Path]) -> dict[str, Any]:
-        """What SOURCE.json says, beside the first raw file or in a folder above, up to root."""
-        source: dict[str, Any] = {"generated": False}
-        root = Path(self.root).resolve()
-        for folder in files[0].resolve().parents if files else ():
-            path = folder / SOURCE
-            if path.is_file():
-                try:
-                    return source | json.loads(path.read_text(encoding="utf-8"))
-                except (ValueError, TypeError) as error:
-                    raise ValueError(f"{path}: not a JSON object ({error})") from None
-            if folder == root:
-                break
-        return source
 
-
-def _identify(hook: Callable[[Data], Any] | None) -> tuple[str, bool]:
-    """A text that changes when the hook does, and whether it holds in another process."""
-    if hook is None:
-        return "None", True
-    text = re.sub(r" at 0x[0-9a-f]+", "", repr(hook))
-    try:
-        code = inspect.getsource(hook if inspect.isroutine(hook) else type(hook))
-        state = BytesIO()
-        _StatePickler(state).dump(hook)
-    except Exception:  # no source to be had, or whatever pickling it raises
-        return text, False
-    return f"{text} {hashlib.sha256(code.encode() + state.getvalue()).hexdigest()}", True
-
-
-class _StatePickler(pickle.Pickler):
-    """For comparing, never for loading. Torch pickles a tensor by address, this by value."""
-
-    def reducer_override(self, obj: Any) -> Any:
-        if not isinstance(obj, Tensor):
-            return NotImplemented
-        values = obj.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
-        return bytes, (values, str(obj.dtype), tuple(obj.shape))
-
-
-def _is_writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return False
-        raise
+_COMMON = {name: p.default for name, p in inspect.signature(PackedDataset).parameters.items()}

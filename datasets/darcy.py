@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal, Unpack
 
 import numpy as np
 import torch
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
+from flare_geo.datasets.base import Channel, PackedDataset
 from flare_geo.datasets.grids import HOW_TO_GET, download_archive, grid_face, square_points
-from flare_geo.datasets.mat import MatFile, Rows
+from flare_geo.datasets.readers.darcy_format import file_name
+from flare_geo.datasets.readers.mat import MatFile, Rows
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import Data
 
 CHANNELS: dict[str, tuple[Channel, ...]] = {
@@ -30,7 +32,7 @@ class DarcyDataset(PackedDataset):
     From the `Fourier neural operator <https://arxiv.org/abs/2010.08895>`_ (Li et al., 2021): the
     Google Drive folder named in its repository (MIT; the data carry no licence of their own), also
     in ``FNO.tar.gz`` at https://huggingface.co/datasets/vedantpuri/PDESurrogates. :meth:`generate`
-    computes a set by the recipe of its authors; ``source["generated"]`` tells the two apart.
+    computes a set as its authors did; ``source["generated"]`` tells the two apart.
     The small set of the neuraloperator library is another one: :class:`SmallDarcyDataset`.
 
     .. math:: -\nabla\cdot(a \nabla u) = 1 \text{ on } (0,1)^2, \qquad u = 0 \text{ on the boundary}
@@ -60,24 +62,18 @@ class DarcyDataset(PackedDataset):
 
     ``coeff[n, i, j]`` and ``sol[n, i, j]`` lie at (i, j) / 420, the first index first, as all who
     use the set place them (some with the two coordinates exchanged: equation and distribution
-    are symmetric). By the recipe they are values at cell centres, (2i + 1) / 842, which is 0.0012
-    away at most; hence ``sol`` is small but not zero on the outer ring.
+    are symmetric). They were computed at cell centres, (2i + 1) / 842, which is 0.0012 away at
+    most; hence ``sol`` is small but not zero on the outer ring.
 
     A file is read as a whole when a split is packed (1.5 GB of memory for a version 5 file): the
     samples are the fastest axis in it, so a single one is spread over all of it.
 
+    The arguments that are not named here are those of :class:`PackedDataset`.
+
     Args:
-        root: Folder of the files.
-        split: ``"train"``, ``"val"`` or ``"test"``.
-        transform: Applied to every case on access.
-        pre_transform: Applied to every case once, before it is packed.
-        pre_filter: Only cases for which this is true are packed.
-        force_reload: Pack again in any case.
-        log: Show progress (on a terminal) and say what is unusual.
         resolution: Points a side in the files: 421, or 241 for the files of that name.
         stride: Take every stride-th point of each side; a divisor of ``resolution`` - 1, so that
             both ends are met. 5 gives the 85 x 85 points of the literature.
-        skip_unsound: Leave out cases that are not sound and say which, instead of raising.
 
     Shapes:
         With s = (resolution - 1) / stride + 1 points a side: ``pos [s*s, 2]``, ``x [s*s, 1]``,
@@ -115,7 +111,7 @@ class DarcyDataset(PackedDataset):
         *,
         resolution: int = 421,
         stride: int = 5,
-        skip_unsound: bool = False,
+        **reading: Unpack[Reading],
     ) -> None:
         if resolution < 2:
             raise ValueError(f"resolution must be at least 2, got {resolution}")
@@ -127,20 +123,8 @@ class DarcyDataset(PackedDataset):
             )
         self.resolution, self.stride = resolution, stride
         super().__init__(
-            root,
-            split,
-            transform,
-            pre_transform,
-            pre_filter,
-            force_reload,
-            log,
-            skip_unsound=skip_unsound,
+            root, split, transform, pre_transform, pre_filter, force_reload, log, **reading
         )
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Resolution of the files and stride."""
-        return {"resolution": self.resolution, "stride": self.stride}
 
     @classmethod
     def download(cls, root: str | Path, resolution: int = 421, log: bool = True) -> None:
@@ -202,8 +186,3 @@ class DarcyDataset(PackedDataset):
         side = (self.resolution - 1) // self.stride + 1
         a, u = (torch.from_numpy(part.reshape(-1, 1)) for part in key.arrays)  # [s * s, 1]
         return Data(pos=square_points(side), x=a, y=u, face=grid_face(side, side), name=key.name)
-
-
-def file_name(resolution: int, part: int) -> str:
-    """Official name of the training (1) or test (2) file."""
-    return f"piececonst_r{resolution}_N1024_smooth{part}.mat"

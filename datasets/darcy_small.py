@@ -6,15 +6,16 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, ClassVar
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
-from flare_geo.datasets.download import RemoteFile, fetch
+from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.fetch.download import RemoteFile, fetch, in_words
 from flare_geo.datasets.grids import grid_face, square_points
-from flare_geo.datasets.mat import Rows
+from flare_geo.datasets.readers.mat import Rows
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import Data
 
 COMMIT = "93d3f0633e048c915004cd782cb339acf06e1157"
@@ -85,17 +86,11 @@ class SmallDarcyDataset(PackedDataset):
     coarse one. The files do not say so; it follows from the data (the mean solution vanishes at
     step -0.02 and 16.01, and solving again misfits least with this spacing).
 
+    The arguments that are not named here are those of :class:`PackedDataset`.
+
     Args:
-        root: Folder of the files.
-        split: ``"train"``, ``"val"`` or ``"test"``.
-        transform: Applied to every case on access.
-        pre_transform: Applied to every case once, before it is packed.
-        pre_filter: Only cases for which this is true are packed.
-        force_reload: Pack again in any case.
-        log: Show progress (on a terminal) and say what is unusual.
         resolution: 16, or 32 for the test split.
         num_val: Training samples held out for validation, 0 to 999; 0 leaves ``val`` empty.
-        skip_unsound: Leave out cases that are not sound and say which, instead of raising.
 
     Shapes:
         ``pos [r*r, 2]``, ``x [r*r, 1]`` 0 or 1, ``y [r*r, 1]``, ``face [3, 2(r-1)(r-1)]``
@@ -131,7 +126,7 @@ class SmallDarcyDataset(PackedDataset):
         *,
         resolution: int = 16,
         num_val: int = 50,
-        skip_unsound: bool = False,
+        **reading: Unpack[Reading],
     ) -> None:
         if not 0 <= num_val < COUNTS["train", 16]:
             raise ValueError(f"num_val must be 0 to 999, got {num_val}")
@@ -143,20 +138,8 @@ class SmallDarcyDataset(PackedDataset):
             )
         self.resolution, self.num_val = resolution, num_val
         super().__init__(
-            root,
-            split,
-            transform,
-            pre_transform,
-            pre_filter,
-            force_reload,
-            log,
-            skip_unsound=skip_unsound,
+            root, split, transform, pre_transform, pre_filter, force_reload, log, **reading
         )
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Resolution and number of validation samples."""
-        return {"resolution": self.resolution, "num_val": self.num_val}
 
     @classmethod
     def download(cls, root: str | Path, base_url: str = BASE_URL, log: bool = True) -> None:
@@ -174,9 +157,9 @@ class SmallDarcyDataset(PackedDataset):
             ValueError: it sends something else.
         """
         if log:
-            size = sum(file.size for file in FILES) / 1e6
+            size = in_words(sum(file.size for file in FILES))
             print(
-                f"darcy_small: {len(FILES)} files, {size:.1f} MB, MIT licence (2023 NeuralOperator "
+                f"darcy_small: {len(FILES)} files, {size}, MIT licence (2023 NeuralOperator "
                 f"developers), from {base_url}",
                 file=sys.stderr,
             )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
 from flare_geo.datasets.base import Channel
-from flare_geo.datasets.car_surface import CarDataset
-from flare_geo.datasets.npz import read_npz
-from flare_geo.datasets.runs import RunLists, Table, run_lists
+from flare_geo.datasets.cars import CarDataset
+from flare_geo.datasets.drivaerml_runs import HIDDEN, RUN_LISTS
+from flare_geo.datasets.grids import MIRROR
+from flare_geo.datasets.readers.npz import read_npz
+from flare_geo.datasets.run_tables import RunLists, Table
 from flare_geo.pyg import Data
 
-NUM_RUNS = 500
 MORPHS = (
     *("Vehicle_Length", "Vehicle_Width", "Vehicle_Height", "Front_Overhang", "Front_Planview"),
     *("Hood_Angle", "Approach_Angle", "Windscreen_Angle", "Greenhouse_Tapering", "Backlight_Angle"),
@@ -21,22 +23,7 @@ MORPHS = (
     *("Vehicle_Ride_Height", "Vehicle_Pitch"),
 )
 
-WITHHELD = "167 211 218 221 248 282 291 295 316 325 329 364 370 376 403 473"
-ABUPT_VAL = (
-    "4 22 56 109 150 165 177 191 228 234 241 247 252 253 260 271 275 298 303 311 321 324 328 341 "
-    "352 366 380 390 401 423 441 447 454 487"
-)
-ABUPT_TEST = (
-    "11 12 19 20 24 26 29 41 55 59 108 124 127 133 142 158 173 180 187 188 197 199 203 205 207 "
-    "208 210 215 222 226 258 263 280 284 290 322 337 350 354 363 372 382 387 405 410 424 428 429 "
-    "436 472"
-)
-PHYSICSNEMO_VALIDATION = (
-    "4 17 18 27 62 71 86 112 115 118 129 145 149 159 171 183 197 202 204 225 269 270 271 298 305 "
-    "320 345 367 380 382 399 409 417 419 421 424 429 431 439 460 465 468 469 478 483 489 490 495"
-)
-HIDDEN = frozenset(map(int, WITHHELD.split()))
-PUBLIC = sorted(set(range(1, NUM_RUNS + 1)) - HIDDEN)
+PRESAMPLED = ("10k", "40k", "100k", "200k", "300k", "400k", "500k", "1m")
 
 
 class DrivAerMLDataset(CarDataset):
@@ -56,15 +43,15 @@ class DrivAerMLDataset(CarDataset):
         root/run_{i}/geo_ref_{i}.csv               aRef, lRef of the run
         root/run_{i}/drivaer_{i}.stl               shape
         root/run_{i}/volume_{i}.vtu                about 160 million cells; on the Hub in two parts,
-                                                   see :meth:`join_volumes`
+                                                   which :meth:`download` joins
         root/drivaerml_surface_presampled_{n}/{train,test}/run_{i}.npz
                                                    instead: random cells, as FLARE was trained on
         root/processed/drivaerml_{train,val,test}.h5
 
-    The arguments are those of :class:`~flare_geo.datasets.car_surface.CarDataset`. The tables may
+    The arguments are those of :class:`~flare_geo.datasets.cars.CarDataset`. The tables may
     be missing, or lie in ``root`` as ``geo_parameters_all.csv`` and
     ``force_mom_constref_all.csv``. ``layout="presampled"`` reads FLARE's archives of 10k to 1m
-    cells a run, see :meth:`download_presampled`.
+    cells a run, see :meth:`download`.
 
     =================  =====  ====  ====  ===================================================
     ``splits``         train  val   test
@@ -83,10 +70,10 @@ class DrivAerMLDataset(CarDataset):
     x = 0. The solver is incompressible: pressure and shear are kinematic (per density), in
     m^2/s^2. U = 38.889 m/s, :math:`q = U^2/2 = 756.2` m^2/s^2. ``area * normal`` points out of
     the fluid, into the car, as the polygons are written: with it :func:`~flare_geo.metrics.\
-surface_force` gives the forces of the tables; others report it of run 1, Cd 0.3109247.
+surface_force` gives the forces of the tables; the literature has the same for run 1, Cd 0.3109247.
 
-    **Not verified here:** that the morph parameters are in mm, the pitch in degrees (others say
-    so); that volumes name their arrays pMeanTrim and UMeanTrim; the sizes of the presampled
+    **Not verified here:** that the morph parameters are in mm, the pitch in degrees (public code
+    says so); that volumes name their arrays pMeanTrim and UMeanTrim; the sizes of the presampled
     archives and the licence they were put under.
 
     Shapes:
@@ -110,10 +97,7 @@ surface_force` gives the forces of the tables; others report it of run 1, Cd 0.3
         "get some (0.65 GB a run, CC BY-SA 4.0) with: flare-geo data download drivaerml --root "
         "{root} --runs [1,2]; or run: flare-geo data generate drivaerml --root {root}"
     )
-    run_lists: ClassVar[dict[str, RunLists]] = {
-        "abupt": run_lists(PUBLIC, val=ABUPT_VAL, test=ABUPT_TEST),
-        "physicsnemo": run_lists(PUBLIC, test=PHYSICSNEMO_VALIDATION),
-    }
+    run_lists: ClassVar[dict[str, RunLists]] = RUN_LISTS
     withheld: ClassVar[frozenset[int]] = HIDDEN
     arrays: ClassVar[dict[str, tuple[str, str]]] = {
         "surface": ("pMeanTrim", "wallShearStressMeanTrim"),
@@ -150,7 +134,6 @@ surface_force` gives the forces of the tables; others report it of run 1, Cd 0.3
             ),
         ),
     }
-    stl: ClassVar[str] = "drivaer_{i}.stl"
     layouts: ClassVar[tuple[str, ...]] = ("runs", "presampled")
     hub: ClassVar[tuple[str, str]] = (
         "neashton/drivaerml",
@@ -165,24 +148,36 @@ surface_force` gives the forces of the tables; others report it of run 1, Cd 0.3
     }
 
     @classmethod
-    def download_presampled(cls, root: str | Path, points: str = "40k", log: bool = True) -> None:
-        """Fetch and unpack what FLARE was trained on: random cells of every surface.
+    def download(  # type: ignore[override]
+        cls,
+        root: str | Path,
+        runs: str | Sequence[int] | None = None,
+        what: Sequence[str] = ("boundary", "forces", "geometry"),
+        revision: str | None = None,
+        log: bool = True,
+    ) -> None:
+        """Fetch run folders from the Hub, or what FLARE was trained on.
+
+        What the Hub serves in parts is joined, and the parts are removed.
 
         Args:
-            root: Folder that gets ``drivaerml_surface_presampled_{points}/``.
-            points: Cells a run: 10k, 40k, 100k, 200k, 300k, 400k, 500k or 1m.
+            root: Folder that gets the run folders.
+            runs: Numbers, or a split of the default list such as ``"test"``; None is all there are.
+            what: Any of the keys of ``files``; or ``["presampled_40k"]``, random cells of every
+                surface in one archive: 10k, 40k, 100k, 200k, 300k, 400k, 500k or 1m of them.
+            revision: Of the repository; None is the one this was written for.
             log: Say what is fetched and show progress.
         """
-        from flare_geo.datasets.archive import unpack
-        from flare_geo.datasets.hub import download_hub
+        from flare_geo.datasets.fetch.archive import unpack
+        from flare_geo.datasets.fetch.hub import download_hub
 
-        known = ("10k", "40k", "100k", "200k", "300k", "400k", "500k", "1m")
-        if points not in known:
-            raise ValueError(f"points must be one of {', '.join(known)}, got '{points}'")
+        if list(what) not in [[f"presampled_{points}"] for points in PRESAMPLED]:
+            super().download(root, runs, what, revision, log)
+            return
         (archive,) = download_hub(
-            "vedantpuri/PDESurrogates",
+            MIRROR,
             Path(root),
-            [f"drivaerml_surface_presampled_{points}.tar.gz"],
+            [f"drivaerml_surface_{what[0]}.tar.gz"],
             licence="none stated for the archives; DrivAerML itself is CC BY-SA 4.0",
             note="cells drawn from DrivAerML",
             log=log,

@@ -62,7 +62,7 @@ class ElasticityDataset(PackedDataset):
     unused. Of those, 200 are held out here for choosing checkpoints, so that nothing is ever
     chosen by looking at the test samples.
 
-    The set has no mesh. ``face`` is the Delaunay triangulation of the points less the void,
+    The data set has no mesh. ``face`` is the Delaunay triangulation of the points less the void,
     counter-clockwise, for pictures and integrals; no layer needs it. Where the radii are missing
     the void is found from the points. The arguments are those of :class:`PackedDataset`.
 

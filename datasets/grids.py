@@ -1,17 +1,18 @@
-"""What the benchmark sets of Geo-FNO and FNO share: arrays on grids, their mesh, their archives."""
+"""The base of the benchmarks of Geo-FNO and FNO: arrays on grids, their mesh, their archives."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
+from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import Data
 
 MIRROR = "vedantpuri/PDESurrogates"
@@ -32,23 +33,16 @@ class GridDataset(PackedDataset):
     is the literature's choice for the full files. As many again, which the literature does not
     use, validate.
 
+    The arguments that are not named here are those of :class:`PackedDataset`.
+
     Args:
-        root: Folder of the files.
-        split: ``"train"``, ``"val"`` or ``"test"``.
-        transform: Applied to every case on access.
-        pre_transform: Applied to every case once, before it is packed.
-        pre_filter: Only cases for which this is true are packed.
-        force_reload: Pack again in any case.
-        log: Show progress (on a terminal) and say what is unusual.
         targets: Names of the channels of ``y``, in this order; None is the literature's one.
-        skip_unsound: Leave out cases that are not sound and say which, instead of raising.
-        workers: Processes that read when the set is packed; they are spawned, so a script needs
-            ``if __name__ == "__main__":``.
     """
 
     files: ClassVar[tuple[str, str, str]]
     shape: ClassVar[tuple[int, int]]
     fields: ClassVar[tuple[Channel, ...]]
+    shows: ClassVar[tuple[str, ...]] = ("targets",)
 
     def __init__(
         self,
@@ -61,8 +55,7 @@ class GridDataset(PackedDataset):
         log: bool = True,
         *,
         targets: Sequence[str] | None = None,
-        skip_unsound: bool = False,
-        workers: int = 1,
+        **reading: Unpack[Reading],
     ) -> None:
         there = {field.name: i for i, field in enumerate(self.fields)}
         usual = [field.name for field in type(self).channels["y"]]
@@ -72,21 +65,8 @@ class GridDataset(PackedDataset):
         self._columns = [there[name] for name in self.targets]
         self.channels = self.channels | {"y": tuple(self.fields[i] for i in self._columns)}
         super().__init__(
-            root,
-            split,
-            transform,
-            pre_transform,
-            pre_filter,
-            force_reload,
-            log,
-            skip_unsound=skip_unsound,
-            workers=workers,
+            root, split, transform, pre_transform, pre_filter, force_reload, log, **reading
         )
-
-    @property
-    def view(self) -> dict[str, Any]:
-        """Names of the targets."""
-        return {"targets": self.targets}
 
     @property
     def packed_channels(self) -> dict[str, tuple[Channel, ...]]:
@@ -202,8 +182,8 @@ def download_archive(archive: str, wanted: str, root: str | Path, log: bool) -> 
 
     The archive stays in ``root``: sets that share it and the folder fetch it once.
     """
-    from flare_geo.datasets.archive import unpack
-    from flare_geo.datasets.hub import download_hub
+    from flare_geo.datasets.fetch.archive import unpack
+    from flare_geo.datasets.fetch.hub import download_hub
 
     folder = Path(root).expanduser()
     (path,) = download_hub(

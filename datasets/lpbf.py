@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
-from flare_geo.datasets.lpbf_format import read_lpbf, read_metadata
+from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.readers.lpbf_format import read_lpbf, read_metadata
+from flare_geo.datasets.reading import CaseTransform, Reading
+from flare_geo.datasets.source import read_source
 from flare_geo.pyg import Data
 
 REPOSITORY = "vedantpuri/LPBF_FLARE"
@@ -68,16 +70,13 @@ class LPBFDataset(PackedDataset):
     Coordinates are mm, the part stands on z = 0 and was built along z; heights are 0.6 to 60 mm.
     Stress is MPa (the source states none; its solver works in N and mm).
 
+    The arguments that are not named here are those of :class:`PackedDataset`.
+
     Args:
-        root: Folder of the files.
-        split: "train", "val" or "test".
-        transform: See :class:`PackedDataset`, likewise ``pre_transform``, ``pre_filter``,
-            ``force_reload`` and ``log``.
         targets: What ``y`` holds, in this order: of "displacement" (all three),
             "displacement_x", "displacement_y", "displacement_z", "von_mises", "temperature".
-            All are packed, so choosing others costs nothing.
+            All are packed, so another choice costs nothing.
         num_val: Cases held out of train; None: an eleventh.
-        num_points: See :class:`PackedDataset`, likewise ``skip_unsound`` and ``workers``.
 
     Shapes:
         ``pos [n, 3]``, n = 736 to 47,542; ``y [n, t]``; ``cells [m, 8]`` hexahedra, 0-1-2-3 below
@@ -99,6 +98,7 @@ class LPBFDataset(PackedDataset):
         f"get them from https://huggingface.co/datasets/{REPOSITORY} with: flare-geo data download "
         "lpbf --root {root}, or run: flare-geo data generate lpbf --root {root}"
     )
+    shows: ClassVar[tuple[str, ...]] = ("targets",)
 
     def __init__(
         self,
@@ -112,23 +112,12 @@ class LPBFDataset(PackedDataset):
         *,
         targets: str | Sequence[str] = ("displacement_z",),
         num_val: int | None = None,
-        num_points: int | None = None,
-        skip_unsound: bool = False,
-        workers: int = 1,
+        **reading: Unpack[Reading],
     ) -> None:
         self.targets, self.num_val = expand_targets(targets), num_val
         self.channels = {"pos": POSITION, "y": tuple(TARGETS[t][2] for t in self.targets)}
         super().__init__(
-            root,
-            split,
-            transform,
-            pre_transform,
-            pre_filter,
-            force_reload,
-            log,
-            num_points=num_points,
-            skip_unsound=skip_unsound,
-            workers=workers,
+            root, split, transform, pre_transform, pre_filter, force_reload, log, **reading
         )
         if len(self.store):
             self.present(self.store[0])  # all cases hold the same arrays: are the targets there?
@@ -151,7 +140,7 @@ class LPBFDataset(PackedDataset):
             revision: Branch, tag or commit.
             log: Say size and licence first, show progress on a terminal.
         """
-        from flare_geo.datasets.hub import download_hub
+        from flare_geo.datasets.fetch.hub import download_hub
 
         names = ["train/*.npz", "test/*.npz"]
         download_hub(repository, root, names, revision=revision, licence=LICENCE, log=log)
@@ -206,12 +195,7 @@ class LPBFDataset(PackedDataset):
     @property
     def options(self) -> dict[str, Any]:
         """What decides which cases are packed."""
-        return {} if self.num_val is None else {"num_val": self.num_val}
-
-    @property
-    def view(self) -> dict[str, Any]:
-        """The chosen targets."""
-        return {"targets": self.targets}
+        return {k: v for k, v in super().options.items() if v is not None}
 
     @property
     def packed_channels(self) -> dict[str, tuple[Channel, ...]]:
@@ -238,7 +222,10 @@ class LPBFDataset(PackedDataset):
 
     def read_case(self, key: Path) -> Data:
         """All arrays of a file, but for its edges: they follow from the hexahedra."""
-        if read_metadata(key).get("generated") and not self._source_of([key])["generated"]:
+        if (
+            read_metadata(key).get("generated")
+            and not read_source([key], Path(self.root))["generated"]
+        ):
             raise ValueError(f"{key} was generated and its folder's SOURCE.json does not say so")
         data = Data(name=key.stem)
         for name, array in read_lpbf(key).items():

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
+from flare_geo.datasets.base import Channel, PackedDataset
 from flare_geo.datasets.lpbf import POSITION, TARGETS, expand_targets, find_cases, stack_targets
-from flare_geo.datasets.lpbf_format import read_lpbf, read_metadata
+from flare_geo.datasets.readers.lpbf_format import read_lpbf, read_metadata
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import Data
 
 SAME_PLACE = 1e-3  # mm; nodes nearer than this are one
@@ -43,14 +44,11 @@ class LPBFSeriesDataset(PackedDataset):
     Whole cases are held out: those of val and test are in no step of train. They are dealt out as
     those of :class:`LPBFDataset`, also by folders ``train`` and ``test``.
 
+    The arguments that are not named here are those of :class:`PackedDataset`.
+
     Args:
-        root: Folder of the series.
-        split: "train", "val" or "test".
-        transform: See :class:`PackedDataset`, likewise ``pre_transform``, ``pre_filter``,
-            ``force_reload`` and ``log``.
         targets: What the state consists of, as for :class:`LPBFDataset`.
         num_val: Cases held out of train; None: an eleventh.
-        skip_unsound: See :class:`PackedDataset`, likewise ``workers``.
 
     Shapes:
         ``pos [n, 3]`` mm, ``x [n, t + 1]``, ``y [n, t]``, ``cells [m, 8]``; ``previous [n, 1]``
@@ -59,9 +57,7 @@ class LPBFSeriesDataset(PackedDataset):
 
     Example:
         >>> test = LPBFSeriesDataset("data/mine", "test")
-        >>> steps = test.steps_of(test.case_names[0])
-        >>> states = rollout(lambda data: model(data.pos, data.x), steps)
-        >>> final_error = (states[-1] - (steps[-1].x[:, :-1] + steps[-1].y)).norm()
+        >>> after = test[0].x[:, :-1] + test[0].y  # the state after the step, [n, t]
     """
 
     name: ClassVar[str] = "lpbf_series"
@@ -69,6 +65,7 @@ class LPBFSeriesDataset(PackedDataset):
         "convert simulations of yours: flare-geo data convert netfabb CASE_DIR... --out {root} "
         "--series"
     )
+    shows: ClassVar[tuple[str, ...]] = ("targets",)
 
     def __init__(
         self,
@@ -82,8 +79,7 @@ class LPBFSeriesDataset(PackedDataset):
         *,
         targets: str | Sequence[str] = "displacement",
         num_val: int | None = None,
-        skip_unsound: bool = False,
-        workers: int = 1,
+        **reading: Unpack[Reading],
     ) -> None:
         self.targets, self.num_val = expand_targets(targets), num_val
         state = [TARGETS[target][2] for target in self.targets]
@@ -91,15 +87,7 @@ class LPBFSeriesDataset(PackedDataset):
         change = (Channel(f"change of {c.name}", c.unit, f"{c.meaning}, added") for c in state)
         self.channels = {"pos": POSITION, "x": (*before, BUILT), "y": tuple(change)}
         super().__init__(
-            root,
-            split,
-            transform,
-            pre_transform,
-            pre_filter,
-            force_reload,
-            log,
-            skip_unsound=skip_unsound,
-            workers=workers,
+            root, split, transform, pre_transform, pre_filter, force_reload, log, **reading
         )
         if len(self.store):
             self.present(self.store[0])  # are the targets there?
@@ -107,29 +95,12 @@ class LPBFSeriesDataset(PackedDataset):
     @property
     def options(self) -> dict[str, Any]:
         """What decides which cases are packed."""
-        return {} if self.num_val is None else {"num_val": self.num_val}
-
-    @property
-    def view(self) -> dict[str, Any]:
-        """The chosen targets."""
-        return {"targets": self.targets}
+        return {k: v for k, v in super().options.items() if v is not None}
 
     @property
     def packed_channels(self) -> dict[str, tuple[Channel, ...]]:
         """The state before and after is packed whole; what it consists of is up to the files."""
         return {"pos": POSITION, "built": (BUILT,)}
-
-    @property
-    def case_names(self) -> list[str]:
-        """The simulations of the split, in order."""
-        return list(dict.fromkeys(name.rpartition("_step_")[0] for name in self.store.names))
-
-    def steps_of(self, case: str) -> list[Data]:
-        """All steps of a simulation, in order."""
-        steps = [i for i, name in enumerate(self.store.names) if name.startswith(f"{case}_step_")]
-        if not steps:
-            raise ValueError(f"{self.name} {self.split} has no case '{case}'")
-        return [self[i] for i in steps]
 
     def raw_files(self) -> list[Path]:
         """All states of the split."""
@@ -198,42 +169,6 @@ class LPBFSeriesDataset(PackedDataset):
             how = self.how_to_get.format(root=self.root)
             raise FileNotFoundError(f"{self.name}: no folders NAME_series in {self.root}; {how}")
         return found[self.split]
-
-
-def rollout(predict: Callable[[Data], Tensor], steps: Sequence[Data]) -> list[Tensor]:
-    """Let predictions follow each other: the state after each step, from predictions alone.
-
-    Only the state before the first step is taken from the data. Each prediction is added to the
-    state and carried over to the nodes of the next step, where it takes the place of the true one.
-
-    Args:
-        predict: From a step without ``y`` to the increment ``[n, t]``, in the units of the data.
-        steps: Consecutive steps of one simulation, see :meth:`LPBFSeriesDataset.steps_of`.
-
-    Returns:
-        One state ``[n, t]`` a step, on the nodes of that step.
-
-    Raises:
-        ValueError: the steps do not follow each other, or an increment has another shape.
-    """
-    states: list[Tensor] = []
-    for i, data in enumerate(steps):
-        step = data.clone()
-        if "y" in step:
-            del step.y
-        if states:
-            if int(data.step[0, 0]) != int(steps[i - 1].step[0, 1]):
-                raise ValueError(f"steps must follow each other: {data.name} starts elsewhere")
-            step.x = torch.cat([carry(states[-1], data.previous), data.x[:, -1:]], dim=1)
-        before = step.x[:, :-1]
-        increment = predict(step)
-        if increment.shape != before.shape:
-            raise ValueError(
-                f"predict must give {list(before.shape)} for {data.name}, got "
-                f"{list(increment.shape)}"
-            )
-        states.append(before + increment)
-    return states
 
 
 def carry(state: Tensor, previous: Tensor) -> Tensor:

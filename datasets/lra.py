@@ -1,17 +1,18 @@
-"""What the sets of the Long Range Arena have in common: sequences of tokens as 1-D clouds."""
+"""The base of the Long Range Arena data sets: sequences of tokens as 1-D clouds."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
+from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import Data
 
 RELEASE = "https://storage.googleapis.com/long-range-arena/lra_release.gz"
@@ -26,9 +27,9 @@ class SequenceDataset(PackedDataset):
     """Sequences to be classified, from the `"Long Range Arena" <https://arxiv.org/abs/2011.04006>`_
     (Tay et al., 2020), whole and not padded: a sequence is a cloud with one coordinate.
 
+    The arguments that are not named here are those of :class:`PackedDataset`.
+
     Args:
-        root, split, transform, pre_transform, pre_filter, force_reload, log: see
-            :class:`PackedDataset`, as `skip_unsound` and `workers`.
         max_length: Most tokens of a sequence; what follows is cut off. None: that of the benchmark.
 
     Shapes:
@@ -53,22 +54,13 @@ class SequenceDataset(PackedDataset):
         log: bool = True,
         *,
         max_length: int | None = None,
-        skip_unsound: bool = False,
-        workers: int = 1,
+        **reading: Unpack[Reading],
     ) -> None:
         self.max_length = self.usual_length if max_length is None else max_length
         if self.max_length < 1:
             raise ValueError(f"max_length must be at least 1, got {max_length}")
         super().__init__(
-            root,
-            split,
-            transform,
-            pre_transform,
-            pre_filter,
-            force_reload,
-            log,
-            skip_unsound=skip_unsound,
-            workers=workers,
+            root, split, transform, pre_transform, pre_filter, force_reload, log, **reading
         )
 
     @property
@@ -83,8 +75,8 @@ class SequenceDataset(PackedDataset):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What changes what is packed."""
-        return {"max_length": self.max_length}
+        """What changes what is packed, `max_length` as it is used."""
+        return super().options | {"max_length": self.max_length}
 
     def present(self, data: Data) -> Data:
         """Integers as PyTorch's layers want them."""
@@ -94,7 +86,7 @@ class SequenceDataset(PackedDataset):
         return data
 
     def find_raw(self, filename: str) -> Path:
-        """As for every set; a pickle that others made of the set is not a replacement."""
+        """As for every data set; the message says that a pickle of the same data is not read."""
         try:
             return super().find_raw(filename)
         except FileNotFoundError as error:

@@ -1,16 +1,16 @@
-"""Images pixel by pixel: grey CIFAR-10, and whether a dashed path joins two dots."""
+"""Images pixel by pixel: grey CIFAR-10 and Pathfinder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flare_geo.datasets.base import CaseTransform
 from flare_geo.datasets.lra import RELEASE, SequenceDataset, make_case
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import Data
 
 GREYS = tuple(str(grey) for grey in range(256))
@@ -80,7 +80,7 @@ class GreyCIFARDataset(SequenceDataset):
         for path in self.raw_files():
             size = path.stat().st_size
             if size % RECORD:
-                raise ValueError(f"{path}: {size} bytes are no records of {RECORD}; get it again")
+                raise ValueError(f"{path}: {size} bytes, not a multiple of {RECORD}; get it again")
             images += [Pixel(path, i) for i in range(size // RECORD)]
         if self.split == "test":
             return images
@@ -113,15 +113,15 @@ class PathfinderDataset(SequenceDataset):
         root/pathfinder32/curv_contour_length_14/imgs/<k>/sample_<i>.png    folder, file, i, label
         root/processed/pathfinder_difficultyhard_max_length1024_size32_{train,val,test}.h5
 
-    The first folder may lie anywhere below ``root``. Published shares are 80, 10 and 10 %, of an
+    The first folder may lie anywhere below ``root``. Published splits are 80, 10 and 10 %, of an
     order that only TensorFlow's copy of the set has. Here of each ten pictures (metadata files by
     number, their lines in order) the ninth validates and the tenth tests. One file of the release
     is empty, ``curv_baseline/imgs/0/sample_172.png`` of size 32, and left out. The set is packed
     anew when a list changes; pictures are too many to be looked at each time (``force_reload``).
 
+    The arguments that are not named here are those of :class:`SequenceDataset`.
+
     Args:
-        root, split, transform, pre_transform, pre_filter, force_reload, log, max_length,
-            skip_unsound, workers: see :class:`SequenceDataset`.
         size: Side of the pictures: 32, 64, 128 (Path-X) or 256.
         difficulty: ``"easy"``, ``"intermediate"`` or ``"hard"``, the benchmark's.
 
@@ -145,32 +145,16 @@ class PathfinderDataset(SequenceDataset):
         force_reload: bool = False,
         log: bool = True,
         *,
-        size: int = 32,
         difficulty: str = "hard",
         max_length: int | None = None,
-        skip_unsound: bool = False,
-        workers: int = 1,
+        size: int = 32,
+        **reading: Unpack[Reading],
     ) -> None:
         if difficulty not in LEVELS:
             raise ValueError(f"difficulty must be one of {', '.join(LEVELS)}, got '{difficulty}'")
         self.size, self.difficulty, self.usual_length = size, difficulty, size**2
-        super().__init__(
-            root,
-            split,
-            transform,
-            pre_transform,
-            pre_filter,
-            force_reload,
-            log,
-            max_length=max_length,
-            skip_unsound=skip_unsound,
-            workers=workers,
-        )
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What changes what is packed."""
-        return {"difficulty": self.difficulty, **super().options, "size": self.size}
+        pyg = (root, split, transform, pre_transform, pre_filter, force_reload, log)
+        super().__init__(*pyg, max_length=max_length, **reading)
 
     def raw_files(self) -> list[Path]:
         """The lists of pictures, by number."""

@@ -40,7 +40,7 @@ class ListOpsDataset(SequenceDataset):
         ``]``; ``label [1, 1]``; ``name`` like ``"train_000041"``.
 
     Raises:
-        ValueError: unknown tokens, brackets that do not match, values that are no digits.
+        ValueError: unknown tokens, brackets that do not match, values that are not digits.
         FileNotFoundError: no files; says how to get them.
 
     Example:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from flare_geo.datasets.base import Channel
@@ -17,7 +18,7 @@ NEW = {"train": "train", "val": "eval", "test": "test"}  # in the names of the f
 
 
 class ReviewDataset(SequenceDataset):
-    """Film reviews byte by byte, and whether they are kind.
+    """Byte-level IMDB sentiment: positive or negative.
 
     The `Large Movie Review Dataset <https://ai.stanford.edu/~amaas/data/sentiment/>`_ (Maas et al.,
     2011), the text task of the `"Long Range Arena" <https://arxiv.org/abs/2011.04006>`_.
@@ -32,7 +33,7 @@ class ReviewDataset(SequenceDataset):
     out. The arguments are those of :class:`SequenceDataset`; the first 4,000 bytes are kept.
 
     Shapes:
-        ``pos [n, 1]``, ``token [n, 1]`` the bytes, ``label [1, 1]``: 1 for a kind one; ``name``
+        ``pos [n, 1]``, ``token [n, 1]`` the bytes, ``label [1, 1]``: 1 for a positive one; ``name``
         like ``"train/pos/12_8"``.
     """
 
@@ -84,7 +85,8 @@ class RetrievalDataset(SequenceDataset):
     Shapes:
         ``lengths [1, 2]`` int64: bytes of the two papers; ``pos [n, 1]``, ``token [n, 1]`` with n
         their sum, the first paper before the second, positions from 0 in each; ``label [1, 1]``:
-        1 where one cites the other; ``name`` like ``"train_000041"``.
+        1 where one cites the other; ``name`` like ``"train_000041"``. With `num_points` the points
+        of both papers keep their order, and ``lengths`` says how many of each were drawn.
     """
 
     name: ClassVar[str] = "retrieval"
@@ -117,6 +119,16 @@ class RetrievalDataset(SequenceDataset):
             raise ValueError(f"the label must be 0 or 1, got {fields[0].decode()}")
         texts = [_bytes(text, self.max_length) for text in fields[3:]]
         return make_case(f"{self.split}_{key.number - 1:06d}", int(label), *texts)
+
+    def _sample(self, idx: int, num_points: int, shard: tuple[int, int] = (0, 1)) -> Data:
+        data = self.present(self.store[idx])
+        n, (rank, ranks) = len(data.pos), shard
+        drawn = torch.randperm(n, generator=self._generator(idx))[:num_points].sort().values
+        held = drawn[len(drawn) * rank // ranks : len(drawn) * (rank + 1) // ranks]
+        first = int((held < data.lengths[0, 0]).sum())
+        data.lengths = torch.tensor([[first, len(held) - first]])
+        data.pos, data.token = data.pos[held], data.token[held]
+        return data
 
 
 def _bytes(text: bytes, most: int) -> NDArray[np.uint8]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
-from flare_geo.datasets.case_lists import SPLITS, divide, read_splits, read_table
+from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.reading import CaseTransform, Reading
+from flare_geo.datasets.splits import SPLITS, divide, read_splits, read_table
 from flare_geo.pyg import Data
 
 AXES = ("x", "y", "z")
@@ -119,9 +120,7 @@ class MeshFolderDataset(PackedDataset):
         splits: dict[str, float] | dict[str, list[str]] | str | None = None,
         dim: int | None = None,
         units: dict[str, str] | None = None,
-        num_points: int | None = None,
-        skip_unsound: bool = False,
-        workers: int = 1,
+        **reading: Unpack[Reading],
     ) -> None:
         for key, names in (("inputs", inputs), ("targets", targets)):
             if isinstance(names, str):
@@ -131,16 +130,6 @@ class MeshFolderDataset(PackedDataset):
         if dim not in (None, 2, 3):
             raise ValueError(f"dim must be 2, 3 or None, got {dim}")
         self.root = str(Path(root).expanduser())
-        self._given = {
-            "inputs": list(inputs),
-            "targets": list(targets),
-            "at": at,
-            "pattern": pattern,
-            "globals_file": None if globals_file is None else str(globals_file),
-            "splits": _plain(splits),
-            "dim": dim,
-            "units": dict(units or {}),
-        }
         self.inputs, self.targets, self._pattern = list(inputs), list(targets), pattern
         self._files = self._find_files()
         self._table = self._find(globals_file) if globals_file is not None else None
@@ -153,22 +142,13 @@ class MeshFolderDataset(PackedDataset):
             raise ValueError(f"{self.name}: {error}") from None
         self._settle(at, dim, dict(units or {}))
         super().__init__(
-            root,
-            split,
-            transform,
-            pre_transform,
-            pre_filter,
-            force_reload,
-            log,
-            num_points=num_points,
-            skip_unsound=skip_unsound,
-            workers=workers,
+            root, split, transform, pre_transform, pre_filter, force_reload, log, **reading
         )
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keyword arguments of this class, as given."""
-        return self._given
+        """The keyword arguments of this class, without units an empty dictionary."""
+        return super().options | {"units": self.config["units"] or {}}
 
     @property
     def on_mesh(self) -> dict[str, Any]:
@@ -390,10 +370,3 @@ class MeshFolderDataset(PackedDataset):
         if column not in row:
             raise ValueError(f"{self._table} has no value '{column}' for case '{key}'")
         return row[column]
-
-
-def _plain(splits: Any) -> Any:
-    """As JSON can hold it."""
-    if not isinstance(splits, Mapping):
-        return splits
-    return {k: v if isinstance(v, (int, float, str)) else list(v) for k, v in splits.items()}

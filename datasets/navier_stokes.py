@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Unpack
 
 import numpy as np
 import torch
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
+from flare_geo.datasets.base import Channel, PackedDataset
 from flare_geo.datasets.grids import HOW_TO_GET, download_archive, grid_face, square_points
-from flare_geo.datasets.mat import MatFile, Rows
+from flare_geo.datasets.readers.mat import MatFile, Rows
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import Data
 
 FILE = "NavierStokes_V1e-5_N1200_T20.mat"
@@ -59,16 +60,10 @@ class NavierStokesDataset(PackedDataset):
     The array, 393 MB, is read as a whole when a split is packed: the samples are its fastest axis
     in the file, so a single one is spread over all of it.
 
+    The arguments that are not named here are those of :class:`PackedDataset`.
+
     Args:
-        root: Folder of the file.
-        split: ``"train"``, ``"val"`` or ``"test"``.
-        transform: Applied to every case on access.
-        pre_transform: Applied to every case once, before it is packed.
-        pre_filter: Only cases for which this is true are packed.
-        force_reload: Pack again in any case.
-        log: Show progress (on a terminal) and say what is unusual.
         num_val: Training samples held out for validation.
-        skip_unsound: Leave out cases that are not sound and say which, instead of raising.
 
     Shapes:
         ``pos [4096, 2]``: u[:, i, j] lies at (i, j) / 64, in row 64 i + j; ``x [4096, 10]`` and
@@ -101,24 +96,12 @@ class NavierStokesDataset(PackedDataset):
         log: bool = True,
         *,
         num_val: int = 0,
-        skip_unsound: bool = False,
+        **reading: Unpack[Reading],
     ) -> None:
         self.num_val = num_val
         super().__init__(
-            root,
-            split,
-            transform,
-            pre_transform,
-            pre_filter,
-            force_reload,
-            log,
-            skip_unsound=skip_unsound,
+            root, split, transform, pre_transform, pre_filter, force_reload, log, **reading
         )
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Number of validation samples."""
-        return {"num_val": self.num_val}
 
     @classmethod
     def download(cls, root: str | Path, log: bool = True) -> None:

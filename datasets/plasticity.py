@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Unpack
 
 import numpy as np
 import torch
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
+from flare_geo.datasets.base import Channel, PackedDataset
 from flare_geo.datasets.grids import (
     HOW_TO_GET,
     counter_clockwise,
     download_archive,
     grid_face,
 )
-from flare_geo.datasets.mat import MatFile, Rows
+from flare_geo.datasets.readers.mat import MatFile, Rows
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import Data
 
 FILE = "plas_N987_T20.mat"
@@ -79,18 +80,12 @@ class PlasticityDataset(PackedDataset):
     The file is read as a whole when a split is packed (1 or 2 GB of memory): the samples are the
     fastest axis in it, so a single one is spread over all of it.
 
+    The arguments that are not named here are those of :class:`PackedDataset`.
+
     Args:
-        root: Folder of the file.
-        split: ``"train"``, ``"val"`` or ``"test"``.
-        transform: Applied to every case on access.
-        pre_transform: Applied to every case once, before it is packed.
-        pre_filter: Only cases for which this is true are packed.
-        force_reload: Pack again in any case.
-        log: Show progress (on a terminal) and say what is unusual.
         step: Only this instant, 1 to 20; None gives all, one after the other.
         positions: Put the deformed x and y before ux and uy of each instant, which makes the four
             channels a step of the published errors.
-        skip_unsound: Leave out cases that are not sound and say which, instead of raising.
 
     Shapes:
         ``pos [3131, 2]`` of the undeformed block, grid point (i, j) in row 31 i + j; ``x [3131,
@@ -112,6 +107,7 @@ class PlasticityDataset(PackedDataset):
     name: ClassVar[str] = "plasticity"
     channels = _channels(range(1, STEPS + 1), positions=False)
     how_to_get: ClassVar[str] = HOW_TO_GET.format(archive="Geo-FNO.tar.gz (8.6 GB)", name=name)
+    shows: ClassVar[tuple[str, ...]] = ("step", "positions")
 
     def __init__(
         self,
@@ -125,7 +121,7 @@ class PlasticityDataset(PackedDataset):
         *,
         step: int | None = None,
         positions: bool = False,
-        skip_unsound: bool = False,
+        **reading: Unpack[Reading],
     ) -> None:
         if step is not None and not 1 <= step <= STEPS:
             raise ValueError(f"step must be 1 to {STEPS} or None, got {step}")
@@ -133,20 +129,8 @@ class PlasticityDataset(PackedDataset):
         shown = range(1, STEPS + 1) if step is None else [step]
         self.channels = _channels(shown, positions)
         super().__init__(
-            root,
-            split,
-            transform,
-            pre_transform,
-            pre_filter,
-            force_reload,
-            log,
-            skip_unsound=skip_unsound,
+            root, split, transform, pre_transform, pre_filter, force_reload, log, **reading
         )
-
-    @property
-    def view(self) -> dict[str, Any]:
-        """Which instants, and whether with positions."""
-        return {"step": self.step, "positions": self.positions}
 
     @property
     def packed_channels(self) -> dict[str, tuple[Channel, ...]]:

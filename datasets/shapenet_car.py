@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, ClassVar
+from typing import ClassVar, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
+from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.reading import CaseTransform, Reading
 from flare_geo.pyg import Data
 
 NUM_CASES, NUM_TEST = 889, 189
@@ -60,7 +60,7 @@ class ShapeNetCarDataset(PackedDataset):
 
     ::
 
-        root/mlcfd_data.zip                                    may go once it is unpacked
+        root/mlcfd_data.zip                                    may be deleted once unpacked
         root/mlcfd_data/training_data/param{0..8}/{id}/
             quadpress_smpl.vtk   3682 points, 3584 quadrilaterals, point_scalars = pressure
             hexvelo_smpl.vtk     29498 points, hexahedra, point_vectors = velocity
@@ -68,7 +68,7 @@ class ShapeNetCarDataset(PackedDataset):
 
     The folders ``param0``, ``param1``, ... may lie anywhere below ``root``, and not all need to be
     there. Points 16 to 111 of a surface file belong to no quadrilateral and are dropped, as
-    everybody does, which leaves 3586. Four folders of the archive are empty and left out.
+    the literature does, which leaves 3586. Four folders of the archive are empty and left out.
 
     ==============  =========  =======  ==========================================================
     splits          train+val  test     test cases
@@ -86,23 +86,14 @@ class ShapeNetCarDataset(PackedDataset):
     48.57 Pa; all cars lie in [-2, 2] x [-1, 4.5] x [-4.5, 6].
 
     **Not verified here,** for want of the real files: names of the arrays, counts and order of the
-    folders (from public code that reads them); units (from the order of the values). Two real
-    cases in another form are: see :func:`read_neuraloperator`.
+    folders (from public code that reads them); units (from the order of the values).
+
+    The arguments that are not named here are those of :class:`PackedDataset`.
 
     Args:
-        root: Folder of the files.
-        split: ``"train"``, ``"val"`` or ``"test"``.
-        transform: Applied to every case on access.
-        pre_transform: Applied to every case once, before it is packed.
-        pre_filter: Only cases for which this is true are packed.
-        force_reload: Pack again in any case.
-        log: Show progress (on a terminal) and say what is unusual.
         part: ``"surface"`` or ``"volume"``.
         splits: ``"upt"`` or ``"transolver"``.
         num_val: Training cases held out for validation; 0 leaves ``val`` empty, as published.
-        num_points: Draw this many points of a case on access.
-        skip_unsound: Leave out cases that are not sound and say which, instead of raising.
-        workers: Processes that read the raw files.
 
     Shapes:
         surface: ``pos [3586, 3]``, ``y [3586, 1]``, ``normal [3586, 3]``, ``area [3586, 1]``,
@@ -139,9 +130,7 @@ class ShapeNetCarDataset(PackedDataset):
         part: str = "surface",
         splits: str = "upt",
         num_val: int = 50,
-        num_points: int | None = None,
-        skip_unsound: bool = False,
-        workers: int = 1,
+        **reading: Unpack[Reading],
     ) -> None:
         if part not in CHANNELS:
             raise ValueError(f"shapenet_car has the parts surface and volume, not '{part}'")
@@ -152,22 +141,8 @@ class ShapeNetCarDataset(PackedDataset):
         self.part, self.chosen, self.num_val = part, splits, num_val
         self.channels = CHANNELS[part]
         super().__init__(
-            root,
-            split,
-            transform,
-            pre_transform,
-            pre_filter,
-            force_reload,
-            log,
-            num_points=num_points,
-            skip_unsound=skip_unsound,
-            workers=workers,
+            root, split, transform, pre_transform, pre_filter, force_reload, log, **reading
         )
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Part, splits and number of validation cases."""
-        return {"part": self.part, "splits": self.chosen, "num_val": self.num_val}
 
     @classmethod
     def download(cls, root: str | Path, log: bool = True) -> None:  # type: ignore[override]
@@ -177,7 +152,7 @@ class ShapeNetCarDataset(PackedDataset):
             FileNotFoundError: it is not there.
             ValueError: it is cut off or damaged.
         """
-        from flare_geo.datasets.archive import unpack
+        from flare_geo.datasets.fetch.archive import unpack
 
         folder = Path(root).expanduser()
         if not (folder / "mlcfd_data.zip").is_file():
@@ -286,39 +261,3 @@ def read_volume(path: Path, surface: Tensor) -> Data:
     away = (pos - car[nearest]) / np.maximum(distance, 1e-12)[:, None]
     data.x = torch.from_numpy(np.column_stack([distance, away])).float()
     return data
-
-
-def read_neuraloperator(path: str | Path) -> list[Data]:
-    """The cars in the example files of the `neuraloperator
-    <https://github.com/neuraloperator/neuraloperator>`_ library (MIT), a list of dicts each.
-
-    Of an ``ot_*.pt`` file the vertices ``target``, normals ``nor_t`` and raw pressures ``press``
-    less its entries 16 to 111; these cars are in metres and Pa and have been moved along z. Of
-    ``mini_car.pt`` the ``vertices``, which fill the unit box, ``vertex_normals``, and the pressures
-    ``press`` normalised to about zero mean and unit variance.
-
-    Shapes:
-        ``pos [3586, 3]``, ``y [3586, 1]``, ``normal [3586, 3]``, ``name`` by its place.
-
-    Raises:
-        ValueError: the file is something else.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        return [_neuraloperator_car(car, f"car_{i}") for i, car in enumerate(content)]
-    except (UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, IndexError) as error:
-        why = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{path}: expected a list of dicts with target, press and nor_t, or with vertices, "
-            f"press and vertex_normals ({why})"
-        ) from None
-
-
-def _neuraloperator_car(car: Mapping[str, Tensor], name: str) -> Data:
-    if "vertices" in car:
-        pressure = car["press"].T
-        return Data(pos=car["vertices"], y=pressure, normal=car["vertex_normals"], name=name)
-    keep = torch.ones(NUM_RAW_POINTS, dtype=torch.bool)
-    keep[UNUSED] = False
-    pressure = car["press"][keep].unsqueeze(1)
-    return Data(pos=car["target"], y=pressure, normal=car["nor_t"], name=name)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from flare_geo.arguments import remembers_arguments
 from flare_geo.pyg import BaseTransform, Data
 
 NOT_PER_POINT = ("face", "cells", "edge_index", "edge_attr", "ptr", "unit_box", "rotation")
 
 
+@remembers_arguments
 class Transform(BaseTransform):
-    """A transform whose constructor arguments are JSON values, kept under their own names.
+    """A transform whose constructor arguments are JSON values.
 
     So it can be shown, pickled, and written into a checkpoint by
     :func:`~flare_geo.transforms.to_config`. Like every transform of PyG it leaves the data it is
@@ -23,9 +24,15 @@ class Transform(BaseTransform):
     ``Batch.to_data_list`` does not take apart: transform before batching where that is wanted.
     """
 
+    config: dict[str, Any]
+    """The arguments that the constructor was given."""
+
+    def __init__(self) -> None: ...
+
+    @property
     def arguments(self) -> dict[str, Any]:
-        """The constructor arguments this transform was made with, or fitted to."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        """The arguments of the constructor, as it keeps them: checked, or fitted since."""
+        return {name: getattr(self, name, given) for name, given in self.config.items()}
 
     def inverse(self, data: Data) -> Data:
         """Undo :meth:`forward`, on the same data or on a prediction made from them.
@@ -38,7 +45,7 @@ class Transform(BaseTransform):
         return data
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments().items())
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
         return f"{type(self).__name__}({arguments})"
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from flare_geo.arguments import as_json
 from flare_geo.pyg import BaseTransform, Compose
 from flare_geo.transforms.assemble_features import AssembleFeatures
 from flare_geo.transforms.base import Transform
@@ -54,8 +54,7 @@ def to_config(transform: BaseTransform) -> dict[str, Any]:
     name = type(transform).__name__
     if not isinstance(transform, Transform) or TRANSFORMS.get(name) is not type(transform):
         raise ValueError(f"{name} cannot be written down, only Compose, {', '.join(TRANSFORMS)}")
-    arguments: dict[str, Any] = json.loads(json.dumps(transform.arguments()))
-    return {"name": name, "arguments": arguments}
+    return {"name": name, "arguments": as_json(transform.arguments, name)}
 
 
 def from_config(config: Mapping[str, Any]) -> BaseTransform:

@@ -1,4 +1,4 @@
-"""What of a training transform is kept when every point of a mesh is to be predicted."""
+"""The inference version of a training transform: random steps removed."""
 
 from __future__ import annotations
 

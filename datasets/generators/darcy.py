@@ -1,6 +1,6 @@
 """The Darcy set of the FNO benchmark, generated as its authors did.
 
-The recipe is that of their MATLAB scripts (github.com/neuraloperator/neuraloperator, folder
+The procedure is that of their MATLAB scripts (github.com/neuraloperator/neuraloperator, folder
 data_generation/darcy, commit 6bedfe74), with 12 and 3 for the two phases: the demo script says 4,
 but with 3 the solution has the size of the published one. On s x s cells, s = 421:
 
@@ -34,16 +34,16 @@ from scipy.interpolate import CubicSpline
 from scipy.io import savemat
 from scipy.sparse.linalg import splu
 
-from flare_geo.datasets.darcy import file_name
 from flare_geo.datasets.generators.run import claim, run_cases
+from flare_geo.datasets.readers.darcy_format import file_name
 from flare_geo.files import write_aside
 
 Array = NDArray[np.float64]
 ALPHA, TAU = 2, 3
 HIGH, LOW = 12.0, 3.0
-BLOCK = 16
+CHUNK = 16
 LIMIT = 2**31  # bytes of a variable in a version 5 file
-RECIPE = {
+RECORD = {
     "generator": __name__,
     "version": 1,  # raise it when the numbers change
     "physics": "-div(a grad u) = 1 on the unit square, u = 0 on the boundary; a = 12 or 3 by the "
@@ -125,7 +125,7 @@ def generate_darcy(
         root/piececonst_r421_N1024_smooth2.mat   coeff, sol [num_test, 421, 421], generated = 1
         root/SOURCE.json                         "generated": true, seed, physics
 
-    Samples go to a hidden folder as they are solved, so a run that was cut goes on. The disk must
+    Samples go to a hidden folder as they are solved: an interrupted run is resumed. The disk must
     hold them twice for a while: 3.4 GB at the default sizes, the memory the larger array, 1.5 GB.
 
     Args:
@@ -161,7 +161,7 @@ def generate_darcy(
     root = Path(root).expanduser()
     say = partial(print, "darcy:", file=sys.stderr) if log else lambda *_: None
     counts = {"num_train": num_train, "num_test": num_test}
-    record = {**RECIPE, "seed": seed, **counts, "resolution": resolution, "matlab": matlab}
+    record = {**RECORD, "seed": seed, **counts, "resolution": resolution, "matlab": matlab}
     claim(root, record)
     for part, n in enumerate(counts.values(), start=1):
         target = root / file_name(resolution, part)
@@ -180,7 +180,7 @@ def generate_darcy(
 def _compute(
     folder: Path, part: int, n: int, seed: int, s: int, workers: int | None, log: bool
 ) -> tuple[Array, Array]:
-    """All samples of a file as memory-mapped arrays, from where an earlier run was cut."""
+    """All samples of a file as memory-mapped arrays, from where an earlier run was interrupted."""
     folder.mkdir(exist_ok=True)
     done_file = folder / "done"
     done = int(done_file.read_text()) if done_file.exists() else 0
@@ -194,7 +194,7 @@ def _compute(
     task = partial(sample, seed=seed, s=s)
     for i, (a, u) in enumerate(run_cases(task, keys, workers=workers, unit="sample", log=log)):
         coeff[done + i], sol[done + i] = a, u
-        if (i + 1) % BLOCK == 0 or done + i + 1 == n:
+        if (i + 1) % CHUNK == 0 or done + i + 1 == n:
             coeff.flush()
             sol.flush()
             with write_aside(done_file) as aside:
@@ -203,7 +203,7 @@ def _compute(
 
 
 def write_v5(path: Path, arrays: dict[str, Array], record: dict[str, Any]) -> None:
-    """A version 5 file, uncompressed, with the mark ``generated`` and the recipe."""
+    """A version 5 file, uncompressed, with the mark ``generated`` and how they were made."""
     content = {**arrays, "generated": 1.0, "recipe": json.dumps(record)}
     savemat(path, content)
 
@@ -215,8 +215,8 @@ def write_v73(path: Path, arrays: dict[str, Array], record: dict[str, Any]) -> N
             reversed_axes = array.T
             dataset = file.create_dataset(name, reversed_axes.shape, np.float64)
             dataset.attrs["MATLAB_class"] = np.bytes_("double")
-            for start in range(0, len(dataset), BLOCK):
-                dataset[start : start + BLOCK] = reversed_axes[start : start + BLOCK]
+            for start in range(0, len(dataset), CHUNK):
+                dataset[start : start + CHUNK] = reversed_axes[start : start + CHUNK]
         file.attrs["recipe"] = json.dumps(record)
     header = b"MATLAB 7.3 MAT-file, written by flare_geo".ljust(124) + b"\x00\x02IM"
     with path.open("r+b") as raw:

@@ -1,4 +1,4 @@
-"""The DrivAerML set, generated: potential flow around a parametric notchback, official layout.
+"""The DrivAerML set, generated: potential flow around a parametric notchback, in the official form.
 
 What is physics: inviscid flow without circulation around a smooth closed body over the ground, by
 source panels, and Cp = 1 - |v|^2 / U^2 from it. Such flow has no drag, and it keeps to the body at
@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import RectBivariateSpline
 
+from flare_geo.datasets.drivaerml_runs import RUN_LISTS
 from flare_geo.datasets.generators.car_body import (
     FRONT_AXLE,
     GROUND,
@@ -68,10 +69,10 @@ def generate_drivaerml(
     workers: int | None = None,
     log: bool = True,
 ) -> Path:
-    """Write runs of a generated stand-in in the layout of DrivAerML.
+    """Write runs of a generated stand-in in the form of DrivAerML.
 
-    Each run depends on the seed and its number only and is there as a whole or not at all. A call
-    that was cut goes on where it was, and a larger ``num_runs`` adds runs. Do not run two at once
+    Each run depends on the seed and its number only and is there as a whole or not at all. An
+    interrupted call is resumed, and a larger ``num_runs`` adds runs. Do not run two at once
     in one folder. The first runs fall into all published splits, then about in their proportion:
     see :func:`run_order`.
 
@@ -94,17 +95,16 @@ def generate_drivaerml(
     Example:
         >>> generate_drivaerml("data/drivaerml_generated", num_runs=4, resolution=5000)
     """
-    from flare_geo.datasets.drivaerml import DrivAerMLDataset
     from flare_geo.mesh.vtk import import_pyvista
 
     import_pyvista()  # before anything is written
-    runs = run_order(DrivAerMLDataset.run_lists)
+    runs = run_order(RUN_LISTS)
     if not 1 <= num_runs <= len(runs):
         raise ValueError(f"num_runs must be 1 to {len(runs)}, the official runs, got {num_runs}")
     if resolution < 500:
         raise ValueError(f"resolution must be at least 500 polygons, got {resolution}")
     root = Path(root).expanduser()
-    recipe = {
+    record = {
         "data": "stand-in for DrivAerML, made for testing; not the published simulations",
         "generator": __name__,
         "version": 1,  # raise it when the numbers change
@@ -113,7 +113,7 @@ def generate_drivaerml(
         "physics": PHYSICS,
         "closures": CLOSURES,
     }
-    claim(root, recipe)
+    claim(root, record)
     for left in root.glob(".run_*"):  # by a process that was killed
         shutil.rmtree(left)
     todo = [run for run in runs[:num_runs] if not (root / f"run_{run}").exists()]

@@ -29,7 +29,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.interpolate import make_interp_spline
 
-from flare_geo.datasets.generators.run import SOURCE, run_cases
+from flare_geo.datasets.generators.run import run_cases
+from flare_geo.datasets.source import SOURCE
 
 try:
     import skfem as fem
@@ -39,7 +40,7 @@ except ImportError:  # generate_elasticity says what to do
 Array = NDArray[np.float64]
 MU = 2 * (1.863e5 + 9.79e3)  # 2 (C1 + C2)
 FILES = {key: f"Random_UnitCell_{key}_10.npy" for key in ("XY", "sigma", "rr", "theta")}
-RECIPE = {
+RECORD = {
     "generated": True,
     "generator": __name__,
     "version": 1,  # raise it when the numbers change
@@ -247,7 +248,7 @@ def generate_elasticity(
     workers = workers or max(1, min(os.cpu_count() or 1, num_samples // 200))
     if ready.exists():  # an earlier run was cut while moving a complete set into place
         _publish(ready, root)
-    record = {**RECIPE, "seed": seed, "num_samples": num_samples}
+    record = {**RECORD, "seed": seed, "num_samples": num_samples}
     if source.exists() or _checksums(root):
         there = json.loads(source.read_text()) if source.exists() else {}
         if not there.items() >= {**record, "sha256": _checksums(root)}.items():

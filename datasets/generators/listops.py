@@ -111,7 +111,7 @@ def generate_listops(
         root/basic_{train,val,test}.tsv    Source <tab> Target
         root/SOURCE.json                   "generated": true, seed, grammar, counts
 
-    A set that is there is taken as it is; one that was cut is drawn anew. The held-out expressions
+    A data set that is there is kept; an interrupted one is drawn again. The held-out expressions
     come first: another number to train on changes none of them.
 
     Args:
@@ -125,7 +125,7 @@ def generate_listops(
 
     Raises:
         FileExistsError: ``root`` holds another set, such as the published one.
-        ValueError: the grammar has not so many expressions.
+        ValueError: the grammar has fewer expressions than that.
     """
     grammar = grammar or Grammar()
     grammar.check()
@@ -154,7 +154,7 @@ def generate_listops(
 def _distinct(
     grammar: Grammar, seed: int, count: int, workers: int, log: bool
 ) -> Iterator[tuple[str, int]]:
-    """So many expressions in the order of their numbers, each text once."""
+    """This number of expressions in the order of their numbers, each text once."""
     seen: set[bytes] = set()
     task = partial(expression, grammar=grammar, seed=seed)
     start = 0

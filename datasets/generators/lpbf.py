@@ -37,10 +37,10 @@ from flare_geo.datasets.generators.voxels import (
     Voxel,
     voxelise,
 )
-from flare_geo.datasets.lpbf_format import write_lpbf
+from flare_geo.datasets.readers.lpbf_format import write_lpbf
 
 TEMPERATURE = 25.0  # at the end, degrees Celsius
-RECIPE = {
+RECORD = {
     "generator": __name__,
     "version": 1,  # raise it when the numbers change
     "physics": "inherent strain, layer by layer: linear elastic hexahedra, "
@@ -90,14 +90,14 @@ def generate_lpbf(
     extent: float = 20.0,
     group: int = GROUP,
 ) -> Path:
-    """Write a generated LPBF set in the official layout::
+    """Write a generated LPBF set in the official form::
 
         root/train/case00012_bracket.npz   pos, elems, edge_index, disp, vmstr, temp, _metadata
         root/test/case00003_tube.npz       likewise; of 125 cases, a random 25
         root/SOURCE.json                   "generated": true, seed, physics, counts, parts
 
     A case of the usual size has about 7000 nodes and takes about 5 s of one core and 0.2 MB: 10
-    minutes of one core for all. Files that are there are kept, a run that was cut goes on. What
+    minutes of one core for all. Files that are there are kept, an interrupted run is resumed. What
     case i holds depends on the seed, i, the meshes and the sizes only; its split on the counts too.
 
     Args:
@@ -139,7 +139,7 @@ def generate_lpbf(
     sizes = {"voxel": voxel, "extent": extent, "group": group}
     counts = {"seed": seed, "num_train": num_train, "num_test": num_test}
     parts = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-    claim(root, RECIPE | counts | sizes | {"meshes": parts})
+    claim(root, RECORD | counts | sizes | {"meshes": parts})
     there = {path.name.split("_")[0] for path in root.glob("t*/case*.npz")}
     todo = [i for i in range(total) if f"case{i:05d}" not in there]
     if log:
@@ -187,7 +187,9 @@ def _surfaces(folder: str | Path, extent: float, voxel: Voxel) -> list[Path]:
     """The meshes of a folder by name, each tried before the first case is solved."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: meshes must be one of STL, OBJ, PLY or OFF files")
+        raise ValueError(
+            f"{folder} is not a folder: meshes must be one of STL, OBJ, PLY, OFF files"
+        )
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in MESH_SUFFIXES)
     if not paths:
         raise ValueError(f"{folder} holds no mesh: expected {', '.join(MESH_SUFFIXES)} files")

@@ -1,4 +1,4 @@
-"""What all generators do: claim a folder, solve many cases side by side, show how far they are."""
+"""What all generators do: claim a folder, solve cases in parallel, show progress."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from flare_geo.datasets.source import SOURCE
 from flare_geo.files import write_aside
 
-SOURCE = "SOURCE.json"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def claim(root: Path, recipe: dict[str, Any]) -> bool:
-    """Write ``SOURCE.json`` into a folder that holds nothing yet, or find the same recipe there.
+def claim(root: Path, record: dict[str, Any]) -> bool:
+    """Write ``SOURCE.json`` into a folder that holds nothing yet, or find the same record there.
 
     It is written before the first case, so data are never without their mark; a generator that
-    was cut goes on in its own folder.
+    was interrupted resumes in its own folder.
 
     Args:
         root: Folder, made if missing.
-        recipe: What decides the numbers, as JSON: generator, version, seed, physics, counts.
+        record: What decides the numbers, as JSON: generator, version, seed, physics, counts.
 
     Returns:
         Whether the folder had been claimed before.
@@ -38,7 +38,7 @@ def claim(root: Path, recipe: dict[str, Any]) -> bool:
     Raises:
         FileExistsError: the folder holds something else, such as the official files.
     """
-    record = json.loads(json.dumps({"generated": True, **recipe}))
+    record = json.loads(json.dumps({"generated": True, **record}))
     path = root / SOURCE
     root.mkdir(parents=True, exist_ok=True)
     if path.is_file():

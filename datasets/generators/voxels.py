@@ -33,7 +33,7 @@ def load_surface(path: Path) -> Any:
     except Exception as error:  # each of trimesh's readers fails in its own way
         raise ValueError(f"{path.name} cannot be read as a surface ({error})") from None
     if not faces or not mesh.is_watertight:
-        raise ValueError(f"{path.name} is no closed surface (its {faces} triangles leave gaps)")
+        raise ValueError(f"{path.name} is not a closed surface (its {faces} triangles leave gaps)")
     return mesh
 
 
@@ -47,7 +47,7 @@ def voxelise(path: Path, extent: float, voxel: Voxel) -> Solid:
         bool ``[nx, ny, nz]``, only the largest piece, cut to its bounding box.
 
     Raises:
-        ValueError: the file is no closed surface, or the part is flatter than two voxels.
+        ValueError: the file is not a closed surface, or the part is flatter than two voxels.
     """
     mesh = load_surface(path)
     low, high = mesh.bounds

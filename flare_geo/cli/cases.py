@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from flare_geo.cli.stream import chunks_of, naming, printed_warnings
-from flare_geo.datasets.result import write_predictions
 from flare_geo.datasets.store import PackedStore
+from flare_geo.datasets.store.predictions import write_predictions
 from flare_geo.mesh import ChunkedFile, MeshCase, NotInChunks, WholeMesh, read_mesh
 from flare_geo.mesh.fields import At
 from flare_geo.mesh.source import Rows

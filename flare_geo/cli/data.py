@@ -12,7 +12,7 @@ from flare_geo.cli.run_folder import make_dataset, source_of
 from flare_geo.cli.verb import Verb, Verbs
 from flare_geo.datasets import DATASETS, PackedDataset
 from flare_geo.datasets.am_statistics import case_statistics, filter_cases
-from flare_geo.datasets.netfabb import convert_netfabb
+from flare_geo.datasets.readers.netfabb import convert_netfabb
 from flare_geo.nn import Scaler
 
 ROWS = 2**20  # points per step of the statistics

@@ -51,7 +51,7 @@ class Batches(Dataset[Batch]):
     def _share(self, cloud: int) -> Data:
         if self.place.point_ranks == 1:
             return self.dataset[cloud]
-        return self.dataset.share(cloud, self.place.point_rank, self.place.point_ranks)
+        return self.dataset.shard(cloud, self.place.point_rank, self.place.point_ranks)
 
 
 @contextmanager

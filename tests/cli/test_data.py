@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from netfabb_results import netfabb
 
 from flare_geo.cli.main import main
-from flare_geo.datasets.lpbf_format import read_lpbf
+from flare_geo.datasets.readers.lpbf_format import read_lpbf
 
 DARCY = Path(__file__).parents[1] / "data" / "darcy"
 SIGMA = "Random_UnitCell_sigma_10.npy"

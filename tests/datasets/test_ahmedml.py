@@ -70,7 +70,7 @@ def test_missing_runs(tmp_path, caplog):
 
 def test_download(tmp_path, monkeypatch):
     calls = []
-    fake = ModuleType("flare_geo.datasets.hub")
+    fake = ModuleType("flare_geo.datasets.fetch.hub")
     fake.download_hub = lambda *given, **options: calls.append((given, options))
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
     AhmedMLDataset.download(tmp_path, runs=[500], what=["boundary", "forces", "stl", "volume"])

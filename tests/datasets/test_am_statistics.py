@@ -16,7 +16,7 @@ from flare_geo.datasets.am_statistics import (
     summary_table,
 )
 from flare_geo.datasets.lpbf import LPBFDataset
-from flare_geo.datasets.lpbf_format import write_lpbf
+from flare_geo.datasets.readers.lpbf_format import write_lpbf
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "lpbf_meta"
 LIMITS = {

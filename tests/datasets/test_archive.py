@@ -8,8 +8,8 @@ import zipfile
 
 import pytest
 
-from flare_geo.datasets import archive as module
-from flare_geo.datasets.archive import unpack
+from flare_geo.datasets.fetch import archive as module
+from flare_geo.datasets.fetch.archive import unpack
 
 FILES = {
     "set/a.npy": os.urandom(20_000),

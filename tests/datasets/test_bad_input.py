@@ -9,8 +9,8 @@ import pytest
 import pyvista as pv
 
 from flare_geo.datasets import LPBFDataset, MeshFolderDataset, PackedStore
-from flare_geo.datasets.archive import unpack
-from flare_geo.datasets.lpbf_format import write_lpbf
+from flare_geo.datasets.fetch.archive import unpack
+from flare_geo.datasets.readers.lpbf_format import write_lpbf
 from flare_geo.mesh import write_mesh
 
 

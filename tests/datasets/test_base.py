@@ -16,6 +16,7 @@ from torch_geometric.transforms import BaseTransform
 
 from flare_geo.datasets import Channel, PackedDataset, SmallDarcyDataset
 from flare_geo.datasets import base as base_module
+from flare_geo.datasets.store import packing
 
 DARCY = Path(__file__).parents[1] / "data" / "darcy"
 
@@ -32,14 +33,9 @@ class ToyDataset(PackedDataset):
     how_to_get = "draw it yourself into {root}"
     reads = 0
 
-    def __init__(self, *args, factor=1, num_points=None, skip_unsound=False, workers=1, **kwargs):
+    def __init__(self, *args, factor=1, **kwargs):
         self.factor = factor
-        own = {"num_points": num_points, "skip_unsound": skip_unsound, "workers": workers}
-        super().__init__(*args, **own, **kwargs)
-
-    @property
-    def options(self):
-        return {"factor": self.factor}
+        super().__init__(*args, **kwargs)
 
     def raw_files(self):
         return [self.find_raw("toy.npy")]
@@ -254,12 +250,10 @@ def test_read_only_root(root, monkeypatch, caplog):
     def refuse(dir):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(base_module.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(packing.tempfile, "TemporaryFile", refuse)
     with caplog.at_level(logging.INFO):
         data = ToyDataset(root)
-    assert [r.message for r in caplog.records] == [
-        f"toy: {root} is read-only, keeping the data in memory"
-    ]
+    assert [r.message for r in caplog.records] == [f"toy: {root} is read-only, data stay in memory"]
     assert [c.y[0].item() for c in data] == [0, 1, 2, 3]
     assert packed_files(root) == []
     ToyDataset(root, log=False)
@@ -268,7 +262,7 @@ def test_read_only_root(root, monkeypatch, caplog):
 
 def test_read_only_root_that_is_packed_already(root, monkeypatch):
     ToyDataset(root)
-    monkeypatch.setattr(base_module, "_is_writable", lambda folder: False)
+    monkeypatch.setattr(base_module, "is_writable", lambda folder: False)
     assert len(ToyDataset(root)) == 4
     assert ToyDataset.reads == 1
 
@@ -277,7 +271,7 @@ def test_full_disk_is_an_error(root, monkeypatch):
     def refuse(dir):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(base_module.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(packing.tempfile, "TemporaryFile", refuse)
     with pytest.raises(OSError, match="No space left"):
         ToyDataset(root)
 
@@ -361,18 +355,13 @@ def test_epochs_reach_loading_processes(root):
     assert not torch.equal(epochs[0], epochs[1])
 
 
-def test_view_is_not_packed(root):
+def test_what_is_only_shown_is_not_packed(root):
     class Scaled(ToyDataset):
+        shows = ("scale",)
+
         def __init__(self, *args, scale=1.0, **kwargs):
             self.scale = scale
             super().__init__(*args, **kwargs)
-
-        @property
-        def view(self):
-            return {"scale": self.scale}
-
-        def with_split(self, split):
-            return type(self)(self.root, split, **self.options, **self.view)
 
         def present(self, data):
             data.y = data.y * self.scale
@@ -396,12 +385,7 @@ def test_source_lies_above_the_files(root):
 def test_long_or_awkward_options_become_a_digest(root):
     class Listed(ToyDataset):
         def __init__(self, root, *, names=()):
-            self.names = list(names)
             super().__init__(root)
-
-        @property
-        def options(self):
-            return {"names": self.names}
 
     paths = [Listed(root, names=names).path for names in (["a/b"], ["a", "b"], ["a/b"])]
     assert paths[0] == paths[2] != paths[1]

@@ -4,7 +4,8 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from flare_geo.datasets.darcy import DarcyDataset, file_name
+from flare_geo.datasets.darcy import DarcyDataset
+from flare_geo.datasets.readers.darcy_format import file_name
 
 S = 21
 

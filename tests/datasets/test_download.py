@@ -6,8 +6,14 @@ from types import SimpleNamespace
 import pytest
 from hub_server import commit_of, serve_hub
 
-from flare_geo.datasets import download
-from flare_geo.datasets.download import RemoteFile, check_space, fetch, in_words, missing_bytes
+from flare_geo.datasets.fetch import download
+from flare_geo.datasets.fetch.download import (
+    RemoteFile,
+    check_space,
+    fetch,
+    in_words,
+    missing_bytes,
+)
 
 CONTENT = bytes(range(256)) * 40  # 10,240 bytes
 FILE = RemoteFile("run_1/a b.npz", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
@@ -62,7 +68,7 @@ def test_broken_connection_is_taken_up_where_it_broke(hub, tmp_path):
 def test_a_later_run_goes_on(hub, tmp_path):
     root = tmp_path / "root"
     hub.cut[FILE.name] = [4000, 0, 0, 0, 0, 0]
-    with pytest.raises(OSError, match=r"closed; 4.0 kB of 10.2 kB have come and are kept, run it"):
+    with pytest.raises(OSError, match=r"closed; 4.0 kB of 10.2 kB have arrived and are kept"):
         fetch(FILE, hub.url, root)
     assert left(root) == [f".a b.npz.{FILE.sha256[:12]}.part"]
     assert missing_bytes([FILE], root) == FILE.size - 4000
@@ -119,7 +125,7 @@ def test_busy_server(hub, tmp_path):
     hub.failing += [503, 429]
     assert fetch(FILE, hub.url, tmp_path / "root").read_bytes() == CONTENT
     hub.failing += [503] * 5
-    with pytest.raises(OSError, match=r"HTTP 503 .*; 0 B of 10.2 kB have come"):
+    with pytest.raises(OSError, match=r"HTTP 503 .*; 0 B of 10.2 kB have arrived"):
         fetch(FILE, hub.url, tmp_path / "other")
     assert left(tmp_path / "other") == []
     assert len(hub.asked) == 8

@@ -2,8 +2,8 @@ import ensight_gold as gold
 import numpy as np
 import pytest
 
-from flare_geo.datasets.ensight import read_geometry, read_variable
-from flare_geo.datasets.ensight_case import read_case
+from flare_geo.datasets.readers.ensight import read_geometry, read_variable
+from flare_geo.datasets.readers.ensight_case import read_case
 
 RNG = np.random.default_rng(0)
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.fft import dctn
 from scipy.interpolate import make_interp_spline
 
-from flare_geo.datasets.darcy import DarcyDataset, file_name
+from flare_geo.datasets.darcy import DarcyDataset
 from flare_geo.datasets.generators import darcy
 from flare_geo.datasets.generators.darcy import (
     gaussian_field,
@@ -15,7 +15,8 @@ from flare_geo.datasets.generators.darcy import (
     solve,
     splines,
 )
-from flare_geo.datasets.mat import MatFile
+from flare_geo.datasets.readers.darcy_format import file_name
+from flare_geo.datasets.readers.mat import MatFile
 
 
 def nodes_and_centres(s):
@@ -26,7 +27,7 @@ def ring(u):
     return np.concatenate([u[0], u[-1], u[1:-1, 0], u[1:-1, -1]])
 
 
-# The recipe
+# The procedure
 
 
 def test_field_is_the_series_of_cosines():
@@ -203,7 +204,7 @@ def test_a_set_that_is_there_is_taken(tmp_path, calls):
 
 
 def test_a_run_that_was_cut_goes_on(tmp_path, calls, monkeypatch):
-    monkeypatch.setattr(darcy, "BLOCK", 4)
+    monkeypatch.setattr(darcy, "CHUNK", 4)
     whole = tmp_path / "whole"
     generate_darcy(whole, 11, 1, resolution=21, workers=1, log=False)
     calls.clear()

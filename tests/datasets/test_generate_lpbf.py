@@ -25,7 +25,7 @@ from flare_geo.datasets.generators.voxels import (  # noqa: E402
     largest_piece,
     voxelise,
 )
-from flare_geo.datasets.lpbf_format import (  # noqa: E402
+from flare_geo.datasets.readers.lpbf_format import (  # noqa: E402
     hexahedron_edges,
     read_lpbf,
     read_metadata,
@@ -420,7 +420,7 @@ def test_says_what_is_wrong(tmp_path, monkeypatch):
         ({"voxel": (1, 1, 0)}, r"above 0 to extent/8 = 2.5 mm, got \(1, 1, 0\)"),
         ({"voxel": (1, 1, 3)}, r"got \(1, 1, 3\)"),
         ({"group": 0}, "group must be at least 1 layer, got 0"),
-        ({"meshes": tmp_path / "nowhere"}, "nowhere is no folder"),
+        ({"meshes": tmp_path / "nowhere"}, "nowhere is not a folder"),
         ({"meshes": folder}, "meshes holds no mesh: expected .stl"),
         (
             {"meshes": MESHES, "num_train": 1, "num_test": 0},
@@ -438,7 +438,7 @@ def test_says_what_is_wrong(tmp_path, monkeypatch):
     (folder / "text.off").write_text("OFF no mesh")
     with pytest.raises(ValueError, match=r"2 of 3 meshes in .* cannot be printed") as caught:
         generate_lpbf(none, meshes=folder)
-    assert "open.stl is no closed surface (its 11 triangles leave gaps)" in str(caught.value)
+    assert "open.stl is not a closed surface (its 11 triangles leave gaps)" in str(caught.value)
     assert "text.off cannot be read as a surface" in str(caught.value)
     with pytest.raises(ValueError, match=r"fills 1 layer\(s\) of 0.8 mm voxels when 2 mm long"):
         voxelise(MESHES / "large_block.STL", 2.0, (0.1, 0.1, 0.8))

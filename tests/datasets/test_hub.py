@@ -8,19 +8,19 @@ import pytest
 from hub_server import files_in, serve_hub
 from scipy.io import savemat
 
-from flare_geo.datasets import download
 from flare_geo.datasets.ahmedml import LENGTHS, AhmedMLDataset
 from flare_geo.datasets.airfoil import AirfoilDataset
 from flare_geo.datasets.darcy import DarcyDataset
 from flare_geo.datasets.drivaerml import MORPHS, DrivAerMLDataset
 from flare_geo.datasets.elasticity import ElasticityDataset
+from flare_geo.datasets.fetch import download
+from flare_geo.datasets.fetch.hub import download_hub
 from flare_geo.datasets.generators.elasticity import generate_elasticity
-from flare_geo.datasets.hub import download_hub
 from flare_geo.datasets.lpbf import LPBFDataset
-from flare_geo.datasets.lpbf_format import write_lpbf
 from flare_geo.datasets.navier_stokes import NavierStokesDataset
 from flare_geo.datasets.pipe import PipeDataset
 from flare_geo.datasets.plasticity import PlasticityDataset
+from flare_geo.datasets.readers.lpbf_format import write_lpbf
 from flare_geo.mesh import write_mesh
 
 TRAIN = [f"train/case{i}.npz" for i in range(5)]
@@ -86,7 +86,7 @@ def test_licence_is_said_before_anything_is_fetched(hub, get, tmp_path, capsys):
 def test_broken_then_resumed(hub, get, tmp_path, capsys):
     root = tmp_path / "root"
     hub.cut["train/case1.npz"] = [1200, *[0] * download.ATTEMPTS]
-    with pytest.raises(OSError, match=r"1.2 kB of 2.0 kB have come and are kept, run it again"):
+    with pytest.raises(OSError, match=r"1.2 kB of 2.0 kB have arrived and are kept, run it again"):
         get("train/*.npz")
     assert [name for name in left(root) if not name.endswith(".part")] == ["train/case0.npz"]
     hub.asked.clear()
@@ -318,7 +318,7 @@ def test_sets_download_themselves(dataset, tmp_path, monkeypatch, capsys):
         assert not (root / path).exists()
         hub.lies.clear()
         hub.cut[path] = [size // 2, *[0] * download.ATTEMPTS]
-        with pytest.raises(OSError, match="have come and are kept"):
+        with pytest.raises(OSError, match="have arrived and are kept"):
             dataset.download(root, **options, log=False)
         assert not (root / path).exists()
         hub.asked.clear()

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch_geometric.loader import DataLoader
 
-from flare_geo.datasets.lpbf_format import write_lpbf
-from flare_geo.datasets.lpbf_series import LPBFSeriesDataset, carry, choose_states, rollout
+from flare_geo.datasets.lpbf_series import LPBFSeriesDataset, choose_states
+from flare_geo.datasets.readers.lpbf_format import write_lpbf
 
 TIMES = (10.0, 10.0, 20.0, 30.0, 30.0)
 LAYERS = (1, 2, 3, 3, 3)  # built at each state
@@ -58,29 +58,37 @@ def root(tmp_path):
     return tmp_path
 
 
+def case_names(data):
+    """The simulations of a split, in order."""
+    return list(dict.fromkeys(name.rpartition("_step_")[0] for name in data.store.names))
+
+
+def steps_of(data, case):
+    """All steps of a simulation, in order."""
+    return [data[i] for i, n in enumerate(data.store.names) if n.startswith(f"{case}_step_")]
+
+
 def both(root):
     parts = [LPBFSeriesDataset(root, split, num_val=1) for split in ("train", "val", "test")]
-    assert [len(p.case_names) for p in parts] == [2, 1, 1]
+    assert [len(case_names(p)) for p in parts] == [2, 1, 1]
     return parts
 
 
 def test_steps_of_whole_cases(root):
     parts = both(root)
-    names = [name for part in parts for name in part.case_names]
+    names = [name for part in parts for name in case_names(part)]
     assert sorted(names) == [f"shape_{i}" for i in range(4)]
     for part in parts:
-        for case in part.case_names:
-            numbers = [data.step[0].tolist() for data in part.steps_of(case)]
+        for case in case_names(part):
+            numbers = [data.step[0].tolist() for data in steps_of(part, case)]
             assert numbers == [[0, 2], [2, 3], [3, 4], [4, 5]]  # state 1 has the time of state 2
-    with pytest.raises(ValueError, match="lpbf_series train has no case 'shape'"):
-        parts[0].steps_of("shape")
 
 
 def test_state_and_increment(root):
     for part in both(root):
-        for case in part.case_names:
+        for case in case_names(part):
             states = write_series(root / "again" / f"{case}_series", int(case[-1]))
-            steps = part.steps_of(case)
+            steps = steps_of(part, case)
             for i, (data, after) in enumerate(zip(steps, states, strict=True)):
                 points, cells = block(LAYERS[i + 1], SIZES[i + 1])
                 assert torch.equal(data.pos, torch.from_numpy(points))
@@ -97,50 +105,9 @@ def test_state_and_increment(root):
                     assert torch.equal(steps[i - 1].pos[there], data.pos[built])
 
 
-def toy(case):
-    def predict(data):
-        added = torch.from_numpy(source(data.pos.numpy(), case)).float()
-        return added - data.x[:, :3] / 2
-
-    return predict
-
-
-def test_rollout_of_the_law_is_exact(root):
-    for part in both(root):
-        for case in part.case_names:
-            steps = part.steps_of(case)
-            states = rollout(toy(int(case[-1])), steps)
-            for data, state in zip(steps, states, strict=True):
-                assert torch.equal(state, data.x[:, :-1] + data.y)
-            assert len(states) == 4
-
-
-def test_rollout_goes_by_predictions_alone(root):
-    train = both(root)[0]
-    steps = train.steps_of(train.case_names[0])
-    seen = []
-
-    def one(data):
-        assert "y" not in data
-        seen.append(data.x.clone())
-        return torch.ones(len(data.pos), 3)
-
-    states = rollout(one, steps)
-    age = states[-1][:, 0]  # every node counts the steps since it was built
-    assert torch.equal(age, torch.where(steps[-1].pos[:, 2] <= 1, 4.0, 3.0))
-    assert torch.equal(seen[2][:, :-1], carry(states[1], steps[2].previous))
-    assert all("y" in data for data in steps)  # the caller's data are as before
-    later = rollout(toy(int(train.case_names[0][-1])), steps[2:])  # from a true state in the middle
-    assert torch.equal(later[-1], steps[-1].x[:, :-1] + steps[-1].y)
-    with pytest.raises(ValueError, match="steps must follow each other"):
-        rollout(one, [steps[0], steps[2]])
-    with pytest.raises(ValueError, match=r"predict must give \[\d+, 3\] for .*, got \[\d+, 1\]"):
-        rollout(lambda data: data.x[:, :1], steps)
-
-
 def test_targets(root):
     data = LPBFSeriesDataset(root, targets=("temperature", "von_mises", "displacement_z"))
-    case = data.steps_of(data.case_names[0])[1]
+    case = steps_of(data, case_names(data)[0])[1]
     assert case.x.shape[1] == 4
     old = case.x[:, -1] == 1
     assert (case.x[old, 0] == 21).all()
@@ -155,7 +122,7 @@ def test_targets(root):
 def test_files_without_stress_or_time(tmp_path):
     write_series(tmp_path / "a_series", 0, stress=False, times=None)
     data = LPBFSeriesDataset(tmp_path)
-    assert [d.step[0].tolist() for d in data.steps_of("a")] == [[i, i + 1] for i in range(5)]
+    assert [d.step[0].tolist() for d in steps_of(data, "a")] == [[i, i + 1] for i in range(5)]
     with pytest.raises(ValueError, match="a_step_0001 holds no von_mises, only displacement_x"):
         LPBFSeriesDataset(tmp_path, targets="von_mises")
 
@@ -171,7 +138,7 @@ def test_bad_folders(root, tmp_path):
     with pytest.raises(FileNotFoundError, match="flare-geo data convert netfabb CASE_DIR"):
         LPBFSeriesDataset(tmp_path / "nothing")
     (root / "include_list.txt").write_text("shape_1\nshape_2\n")
-    kept = [LPBFSeriesDataset(root, split).case_names for split in ("train", "test")]
+    kept = [case_names(LPBFSeriesDataset(root, split)) for split in ("train", "test")]
     assert sorted(name for names in kept for name in names) == ["shape_1", "shape_2"]
     broken = root / "shape_1_series" / "step_0004.npz"
     whole = dict(np.load(broken))

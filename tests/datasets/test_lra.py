@@ -16,7 +16,7 @@ from flare_geo.datasets import (
     RetrievalDataset,
     ReviewDataset,
 )
-from flare_geo.datasets.store import find_fault
+from flare_geo.datasets.store.faults import find_fault
 from flare_geo.nn import SequenceClassifier
 
 MADE_UP = [("( ( ( [MAX 3 ) 9 ) ] )", 9), ("[MED 1 [SM 7 8 ] 9 ]", 5), ("4", 4)]
@@ -224,7 +224,7 @@ def test_cut_and_wrong_images(tmp_path):
     write_cifar(tmp_path)
     file = tmp_path / "test_batch.bin"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="are no records of 3073"):
+    with pytest.raises(ValueError, match="not a multiple of 3073"):
         GreyCIFARDataset(tmp_path, "test")
     file.write_bytes(bytes([10]) + bytes(3072))
     with pytest.raises(ValueError, match="class 10, there are 10"):

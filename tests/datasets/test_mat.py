@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from flare_geo.datasets.mat import MatFile
+from flare_geo.datasets.readers.mat import MatFile
 
 A = np.random.default_rng(0).normal(size=(6, 5, 7))
 B = A[:, 0].astype(np.float32)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from flare_geo.datasets.case_lists import divide
 from flare_geo.datasets.mesh_folder import MeshFolderDataset
+from flare_geo.datasets.splits import divide
 from flare_geo.mesh import read_mesh, write_mesh
 
 pv = pytest.importorskip("pyvista")

@@ -6,8 +6,8 @@ import pytest
 from netfabb_results import ASIDE, MESH_OF, displacement, mesh, netfabb
 
 from flare_geo.datasets.lpbf import LPBFDataset
-from flare_geo.datasets.lpbf_format import hexahedron_edges, read_lpbf, read_metadata
-from flare_geo.datasets.netfabb import convert_netfabb
+from flare_geo.datasets.readers.lpbf_format import hexahedron_edges, read_lpbf, read_metadata
+from flare_geo.datasets.readers.netfabb import convert_netfabb
 
 
 @pytest.mark.parametrize("flavour", gold.FLAVOURS)
@@ -85,7 +85,7 @@ def test_many_cases_and_one_broken(tmp_path, monkeypatch):
         assert options["workers"] == 2
         return map(pickle.loads(pickle.dumps(task)), items)
 
-    monkeypatch.setattr("flare_geo.datasets.netfabb.run_cases", travel)
+    monkeypatch.setattr("flare_geo.datasets.readers.netfabb.run_cases", travel)
     folders = [netfabb(tmp_path / f"run{i}", "c", f"shape_{i}") for i in range(3)]
     paths = convert_netfabb(folders, tmp_path / "out", workers=2, log=False)
     assert [p.name for p in paths] == ["shape_0.npz", "shape_1.npz", "shape_2.npz"]

@@ -1,12 +1,17 @@
 import json
 import os
-import pickle
 import zipfile
 
 import numpy as np
 import pytest
 
-from flare_geo.datasets.npz import json_array, npz_names, read_json_member, read_npz
+from flare_geo.datasets.readers.npz import (
+    PickledError,
+    json_array,
+    npz_names,
+    read_json_member,
+    read_npz,
+)
 
 META = {"metadata": {"case_name": "case_\u00e9", "zmax": 21.6, "time_steps": list(range(200))}}
 
@@ -63,21 +68,11 @@ def test_hidden_pickle_is_never_run(tmp_path, name):
     assert read_npz(path, ["temp"])["temp"].sum() == 4  # the others stay readable
     with pytest.raises(ValueError, match=f"'{name}' holds pickled Python objects"):
         read_npz(path, ["temp", name])
-    with pytest.raises(ValueError, match=r"it names (posix|nt)\.mkdir\); not opened"):
+    with pytest.raises(PickledError, match=f"'{name}' holds pickled Python objects"):
         read_json_member(path, name)
     assert not proof.exists()
     np.load(path, allow_pickle=True)[name]  # what the attack would have done
     assert proof.exists()
-
-
-@pytest.mark.parametrize("protocol", [3, 4, 5])
-def test_json_in_a_pickled_array(tmp_path, protocol):
-    payload = pickle.dumps(np.array([json.dumps(META)], dtype=object), protocol=protocol)
-    assert read_json_member(member(tmp_path / "a.npz", "m", payload), "m") == META
-    old = payload.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")  # NumPy 1
-    old = old.replace(b"\x8c\x16numpy.core", b"\x8c\x15numpy.core")  # a length before the text
-    if protocol == 3:
-        assert read_json_member(member(tmp_path / "b.npz", "m", old), "m") == META
 
 
 def test_json_without_a_pickle(tmp_path):
@@ -88,31 +83,16 @@ def test_json_without_a_pickle(tmp_path):
     assert json.loads(official[0]) == META  # as the official loader reads it
 
 
-def test_pickles_that_turn_the_allowed_names_against_numpy(tmp_path):
-    """Shapes and dtypes that would make the real functions read foreign memory."""
-    payload = pickle.dumps(np.array(["{}"], dtype=object), protocol=3)
-    as_bytes = payload.replace(b"]q\rX\x02\x00\x00\x00{}q\x0ea", b"C\x08AAAAAAAA")
-    assert as_bytes != payload
-    with pytest.raises(ValueError, match="its pickle is not an array"):
-        read_json_member(member(tmp_path / "a.npz", "m", as_bytes), "m")
-    for evil in (b"cnumpy\nndarray\n(J\xff\xff\xff\x7ftR.", b"cnumpy.core.multiarray\nscalar\n."):
-        with pytest.raises(ValueError, match="not opened"):
-            read_json_member(member(tmp_path / "b.npz", "m", evil), "m")
-    bomb = b"\x80\x03X\x01\x00\x00\x00ar\xff\xff\xff\x7f."  # a memo of 16 GB
-    with pytest.raises(ValueError, match="its pickle uses LONG_BINPUT"):
-        read_json_member(member(tmp_path / "c.npz", "m", bomb), "m")
-
-
 @pytest.mark.parametrize(
     ("array", "message"),
     [
         (np.array(["[1]"]), "holds JSON of type list, not object"),
         (np.array(["{"]), r"is not one JSON text \(Expecting property name"),
-        (np.array(["{}", "{}"]), r"it has shape \(2,\), expected \(1,\)"),
-        (np.array([1.0]), "it holds float, expected str"),
-        (np.array([7], dtype=object), "it holds int, expected str"),
-        (np.array(["x" * 2**20], dtype=object), "it is larger than 1048576 bytes"),
-        (np.array(["[" * 100_000], dtype=object), "is not one JSON text"),
+        (np.array(["{}", "{}"]), r"it is <U2 \(2,\), expected one text"),
+        (np.array([1.0]), r"it is float64 \(1,\), expected one text"),
+        (np.array(["{}"], dtype=object), "'m' holds pickled Python objects"),
+        (np.array(["x" * 2**20 + "x"]), "it is longer than 1048576 letters"),
+        (np.array(["[" * 100_000]), "is not one JSON text"),
     ],
 )
 def test_anything_else_is_refused(tmp_path, array, message):

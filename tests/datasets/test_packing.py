@@ -1,4 +1,4 @@
-"""Packing in blocks: cut anywhere, in any number of processes, the same file comes out."""
+"""Packing in chunks: interrupted anywhere, in any number of processes, the same file comes out."""
 
 import os
 import signal
@@ -12,7 +12,8 @@ import pytest
 import torch
 from held import HeldDataset
 
-from flare_geo.datasets import PackedStore, packing
+from flare_geo.datasets import PackedStore
+from flare_geo.datasets.store import packing
 
 HERE = Path(__file__).parents[1]
 
@@ -23,7 +24,7 @@ def root(tmp_path):
     return tmp_path
 
 
-def blocks(root):
+def chunks(root):
     return sorted(p.name for p in root.glob("processed/.held_*.blocks/*.h5"))
 
 
@@ -40,29 +41,29 @@ def whole(tmp_path_factory):
 
 
 def test_packing_goes_on_where_it_was_cut(root, whole, monkeypatch):
-    monkeypatch.setattr(packing, "BLOCK_BYTES", 1)  # every case a block
+    monkeypatch.setattr(packing, "CHUNK_BYTES", 1)  # every case a chunk
     monkeypatch.setattr(HeldDataset, "cut_at", 7)
     with pytest.raises(KeyboardInterrupt):
         HeldDataset(root)
-    assert blocks(root) == [f"{i:06d}.h5" for i in range(7)]
+    assert chunks(root) == [f"{i:06d}.h5" for i in range(7)]
     monkeypatch.setattr(HeldDataset, "cut_at", None)
     HeldDataset.read_count = 0
     data = HeldDataset(root)
     assert HeldDataset.read_count == 5
     assert contents(data.path) == whole
-    assert blocks(root) == []
+    assert chunks(root) == []
     assert not list(root.glob("processed/.*.blocks"))
 
 
-def test_blocks_of_other_data_are_not_used(root, monkeypatch):
-    monkeypatch.setattr(packing, "BLOCK_BYTES", 1)
+def test_chunks_of_other_data_are_not_used(root, monkeypatch):
+    monkeypatch.setattr(packing, "CHUNK_BYTES", 1)
     monkeypatch.setattr(HeldDataset, "cut_at", 7)
     with pytest.raises(KeyboardInterrupt):
         HeldDataset(root)
     monkeypatch.setattr(HeldDataset, "cut_at", None)
     np.save(root / "held.npy", np.arange(12.0) + 100)
     assert [c.y[0].item() for c in HeldDataset(root)] == list(np.arange(12.0) + 100)
-    assert blocks(root) == []
+    assert chunks(root) == []
 
 
 def test_processes_that_are_killed_leave_whole_blocks(root, whole, monkeypatch):
@@ -72,10 +73,10 @@ def test_processes_that_are_killed_leave_whole_blocks(root, whole, monkeypatch):
             f"""
             import sys
             sys.path.insert(0, {str(HERE)!r})
-            from flare_geo.datasets import packing
+            from flare_geo.datasets.store import packing
             from held import HeldDataset
             if __name__ == "__main__":
-                packing.BLOCK_BYTES = 1
+                packing.CHUNK_BYTES = 1
                 HeldDataset({str(root)!r}, workers=2, log=False)
             """
         )
@@ -88,10 +89,10 @@ def test_processes_that_are_killed_leave_whole_blocks(root, whole, monkeypatch):
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    assert blocks(root) == [f"{i:06d}.h5" for i in range(5)]
+    assert chunks(root) == [f"{i:06d}.h5" for i in range(5)]
     assert not list(root.glob("processed/held*.h5"))
     (root / "hold").unlink()
-    monkeypatch.setattr(packing, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(packing, "CHUNK_BYTES", 1)
     HeldDataset.read_count = 0
     data = HeldDataset(root)
     assert HeldDataset.read_count == 7, "what was written is not read again"
@@ -99,7 +100,7 @@ def test_processes_that_are_killed_leave_whole_blocks(root, whole, monkeypatch):
 
 
 def test_a_process_that_dies_is_said(root, monkeypatch):
-    monkeypatch.setattr(packing, "BLOCK_SECONDS", -1)  # the first block holds one case
+    monkeypatch.setattr(packing, "CHUNK_SECONDS", -1)  # the first chunk holds one case
     with pytest.raises(OSError, match=r"a packing process died .out of memory.*fewer workers"):
         packing.pack(
             root / "dead.h5",

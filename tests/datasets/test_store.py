@@ -10,8 +10,8 @@ import torch
 from torch_geometric.data import Data
 
 from flare_geo.datasets import PackedStore, write_store
-from flare_geo.datasets import store as store_module
-from flare_geo.datasets.store import SHUFFLE_ABOVE
+from flare_geo.datasets.store import writer as store_module
+from flare_geo.datasets.store.writer import SHUFFLE_ABOVE
 
 
 def make_case(n, name, faces=2):
@@ -250,12 +250,12 @@ def test_compressed_file_is_refused(tmp_path):
         y = file["points/y"][()]
         del file["points/y"]
         file.create_dataset("points/y", data=y, compression="gzip")
-    with pytest.raises(ValueError, match="points/y is compressed or cut into chunks"):
+    with pytest.raises(ValueError, match="points/y is compressed or chunked"):
         PackedStore(tmp_path / "cases.h5")
 
 
 def test_blocks_of_lone_points_join_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "BLOCK_BYTES", 1)  # every case a block of its own
+    monkeypatch.setattr(store_module, "CHUNK_BYTES", 1)  # every case a chunk of its own
     cases = [CASES[1], CASES[0], CASES[1].clone(), CASES[2]]
     cases[2].name = "d"
     write_store(tmp_path / "cases.h5", cases, {})

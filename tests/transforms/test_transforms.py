@@ -99,6 +99,18 @@ def test_repr_json_and_pickle_give_the_same_transform(transform):
         same(*results)
 
 
+def test_what_was_fitted_later_is_written_down():
+    box = UnitBox()
+    assert box.config == {"low": None, "high": None, "interval": (0.0, 1.0), "keep_aspect": True}
+    box.low, box.high = (0.0, 0.0), (4.0, 2.0)
+    written = to_config(box)["arguments"]
+    assert written == {"low": [0, 0], "high": [4, 2], "interval": [0, 1], "keep_aspect": True}
+    odd = Subsample(3)
+    odd.seed = object()
+    with pytest.raises(ValueError, match="Subsample cannot be written down: its argument 'seed'"):
+        to_config(odd)
+
+
 @pytest.mark.parametrize("transform", EVERY, ids=IDS)
 def test_the_input_stays_as_it_was(transform):
     data = octahedron()

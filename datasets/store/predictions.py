@@ -1,4 +1,4 @@
-"""A packed store of predictions, written cloud by cloud and chunk by chunk."""
+"""A packed store of predictions, written chunk by chunk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from torch import Tensor
 
-from flare_geo.datasets.store import BLOCK_BYTES, CONNECTIVITY, PackedStore
+from flare_geo.datasets.store.reader import CHUNK_BYTES, CONNECTIVITY, PackedStore
 from flare_geo.files import write_aside
 
 KEPT = ("pos", "order", *CONNECTIVITY)
@@ -47,7 +47,7 @@ def write_predictions(
             for path in kept:
                 column = store.columns[path]
                 array = file.create_dataset(path, column.shape, column.dtype)
-                step = max(1, BLOCK_BYTES // max(1, column.row_bytes))
+                step = max(1, CHUNK_BYTES // max(1, column.row_bytes))
                 for start in range(0, column.shape[0], step):
                     stop = min(start + step, column.shape[0])
                     array[start:stop] = store.rows(path, start, stop).numpy()

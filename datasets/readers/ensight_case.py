@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flare_geo.datasets.ensight import COMPONENTS
+from flare_geo.datasets.readers.ensight import COMPONENTS
 
 
 class Files(NamedTuple):

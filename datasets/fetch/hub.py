@@ -1,8 +1,10 @@
 """Fetch files of Hugging Face data set repositories.
 
-The listing, log-in and errors are huggingface_hub's. The bytes come through
-:func:`flare_geo.datasets.download.fetch`: since its version 1.18 that library begins a broken file
-anew (https://github.com/huggingface/huggingface_hub/issues/4196), and it compares no checksum.
+The listing, log-in and errors are those of huggingface_hub. The bytes come through
+:mod:`flare_geo.datasets.fetch.download`: since its version 1.18 that library fetches a broken file
+again from its beginning (https://github.com/huggingface/huggingface_hub/issues/4196), and it
+compares no checksum. Once that issue is closed and the oldest version that pyproject.toml allows
+resumes and checks, ``hf_hub_download`` replaces ``fetch`` here.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from flare_geo.datasets.download import (
+from flare_geo.datasets.fetch.download import (
     RefusedError,
     RemoteFile,
     check_space,
@@ -27,6 +29,7 @@ from flare_geo.datasets.download import (
     in_words,
     missing_bytes,
 )
+from flare_geo.datasets.source import SOURCE
 from flare_geo.files import write_aside
 
 if TYPE_CHECKING:
@@ -51,7 +54,7 @@ def download_hub(
     """Fetch files of a Hugging Face data set repository, under their paths, into a folder.
 
     How many files, how large and under which licence is said before the first byte. Files that
-    are there and right (size and checksum) are kept; a broken download goes on where it broke,
+    are there and right (size and checksum) are kept; a broken download is resumed where it broke,
     also in a later run; a file has its name only when it is complete and right. Where the data
     come from is written to ``SOURCE.json`` in the folder.
 
@@ -74,7 +77,7 @@ def download_hub(
         FileNotFoundError: no such repository, revision or file; names the nearest there are.
         PermissionError: a licence must be accepted, or a log-in is missing.
         FileExistsError: the folder holds a generated set.
-        OSError: no network, no room on the disk, or the hub breaks off again and again.
+        OSError: no network, no room on the disk, or the hub breaks off repeatedly.
         ValueError: a file is not the one that the hub lists.
 
     Example:
@@ -85,7 +88,7 @@ def download_hub(
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     folder = Path(folder).expanduser()
-    source = folder / "SOURCE.json"
+    source = folder / SOURCE
     _refuse_generated(source)
     names = [names] if isinstance(names, str) else list(names)
     api = HfApi(endpoint=(os.environ.get("HF_ENDPOINT") or HUB).rstrip("/"))

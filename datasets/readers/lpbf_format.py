@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flare_geo.datasets.npz import json_array, npz_names, read_json_member, read_npz
+from flare_geo.datasets.readers.npz import (
+    PickledError,
+    json_array,
+    npz_names,
+    read_json_member,
+    read_npz,
+)
 from flare_geo.files import write_aside
 
 SPELLINGS = {  # of the files, then of the prose of the card
@@ -60,15 +66,21 @@ def read_lpbf(path: str | Path) -> dict[str, NDArray[Any]]:
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """What the file says of its case, such as case_name and zmax; {} if it says nothing.
+    """What the file says about its case, such as case_name and zmax; {} if it says nothing.
+
+    The official files hold this as a pickle, which is never loaded: {} for them, too. Nothing of
+    it is needed to read a case.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds anything else there, such as a program; nothing of it is run.
+        ValueError: it holds anything else there.
     """
     if "_metadata" not in npz_names(path):
         return {}
-    metadata = read_json_member(path, "_metadata").get("metadata", {})
+    try:
+        metadata = read_json_member(path, "_metadata").get("metadata", {})
+    except PickledError:
+        return {}
     return metadata if isinstance(metadata, dict) else {}
 
 
@@ -81,8 +93,8 @@ def write_lpbf(
 ) -> None:
     """Write an ``.npz`` file of the set, with its edges.
 
-    ``_metadata`` is an array of text here, not pickled as in the official files: the official
-    loader reads both alike, and this one needs no ``allow_pickle``.
+    ``_metadata`` is an array of text, which the official loader reads, too; in the official files
+    it is pickled.
 
     Args:
         path: The file; the former one stays until this one is complete.

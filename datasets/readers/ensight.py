@@ -34,7 +34,7 @@ class Part(NamedTuple):
 
 
 class EnSightMesh(NamedTuple):
-    """Parts side by side; nodes that two parts share stay double.
+    """Parts side by side; a node of two parts is there twice.
 
     Shapes:
         ``points [n, 3]`` float32, ``cells [m, 8]`` int64: hexahedra. ``parts`` by number.

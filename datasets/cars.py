@@ -1,4 +1,4 @@
-"""What the car data sets of Ashton et al. share: a folder for each run, VTK files and tables."""
+"""The base of the car data sets of Ashton et al.: a folder per run, VTK files and tables."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 
-from flare_geo.datasets.base import CaseTransform, Channel, PackedDataset
-from flare_geo.datasets.runs import Run, RunLists, Table, compact, own_lists, read_row
-from flare_geo.datasets.volume_parts import join_parts
+from flare_geo.datasets.base import Channel, PackedDataset
+from flare_geo.datasets.fetch.parts import join_parts, whole_of
+from flare_geo.datasets.reading import CaseTransform, Reading
+from flare_geo.datasets.run_tables import Run, RunLists, Table, compact, own_lists, read_row
 from flare_geo.pyg import Data
 
 logger = logging.getLogger(__name__)
@@ -31,26 +32,18 @@ class CarDataset(PackedDataset):
     Both fields are packed as they are in the files, with the normals and areas of the polygons;
     ``targets`` and ``dimensionless`` only choose what is shown, on every access. Runs may be
     missing; those there are when a split is packed are its cases, and once it is packed their
-    files may go, all of them together.
+    files may be deleted, all of them together.
+
+    The arguments that are not named here are those of :class:`PackedDataset`.
 
     Args:
-        root: Folder of the run folders, or the one above it.
-        split: One of the list of runs.
-        transform: This and the four below: see :class:`PackedDataset`.
-        pre_transform: See there.
-        pre_filter: See there.
-        force_reload: See there.
-        log: See there. Runs of the list that are not on the disk are named in one warning.
         targets: Columns of ``y``, in this order: any of ``"pressure"``, ``"cp"`` (pressure / q),
             and ``"wall_shear"`` on the surface, ``"velocity"`` in the volume.
         dimensionless: Divide pressure and shear by :math:`q = U^2 / 2`, velocity by U.
         fields: ``"surface"``, or ``"volume"`` for the cells around the car.
         splits: The list of runs: the name of a published one (see ``run_lists``), or your own as a
             mapping or JSON file, ``{"train": [1, 2, ...], "test": [...]}``.
-        layout: Which form of the files, where the set knows several; None finds out.
-        num_points: This and the two below: see :class:`PackedDataset`.
-        skip_unsound: See there.
-        workers: See there.
+        layout: Form of the files, where the data set has several; None takes the one that is there.
     """
 
     run_lists: ClassVar[dict[str, RunLists]]
@@ -63,7 +56,7 @@ class CarDataset(PackedDataset):
     reference_area: ClassVar[float]
     """Area in m^2 that ``forces`` refer to."""
     tables: ClassVar[dict[str, Table]]
-    stl: ClassVar[str]
+    shows: ClassVar[tuple[str, ...]] = ("targets", "dimensionless")
     layouts: ClassVar[tuple[str, ...]] = ("runs",)
     hub: ClassVar[tuple[str, str]]
     """Repository on the Hugging Face Hub and its revision."""
@@ -85,9 +78,7 @@ class CarDataset(PackedDataset):
         fields: str = "surface",
         splits: str | Path | Mapping[str, Sequence[int]] | None = None,
         layout: str | None = None,
-        num_points: int | None = None,
-        skip_unsound: bool = False,
-        workers: int = 1,
+        **reading: Unpack[Reading],
     ) -> None:
         if fields not in self.arrays:
             raise ValueError(f"fields must be one of {', '.join(self.arrays)}, got '{fields}'")
@@ -104,16 +95,7 @@ class CarDataset(PackedDataset):
         self.splits = tuple(self.numbers)  # type: ignore[misc]
         self.channels = self._shown_channels()
         super().__init__(
-            root,
-            split,
-            transform,
-            pre_transform,
-            pre_filter,
-            force_reload,
-            log,
-            num_points=num_points,
-            skip_unsound=skip_unsound,
-            workers=workers,
+            root, split, transform, pre_transform, pre_filter, force_reload, log, **reading
         )
         packed = self.store.columns
         self.channels |= {k: t.columns for k, t in self.tables.items() if f"cases/{k}" in packed}
@@ -130,6 +112,8 @@ class CarDataset(PackedDataset):
     ) -> None:
         """Fetch run folders from the Hub; says how many files and bytes first.
 
+        What the Hub serves in parts is joined, and the parts are removed.
+
         Args:
             root: Folder that gets the run folders.
             runs: Numbers, or a split of the default list such as ``"test"``; None is all there are.
@@ -137,28 +121,27 @@ class CarDataset(PackedDataset):
             revision: Of the repository; None is the one this was written for.
             log: Say what is fetched and show progress.
         """
-        from flare_geo.datasets.hub import download_hub
+        from flare_geo.datasets.fetch.hub import download_hub
 
         if isinstance(what, str) or not set(what) <= cls.files.keys():
             raise ValueError(f"what must be a list of {', '.join(cls.files)}, got {what!r}")
-        numbers = cls._public(runs)
+        numbers, folder = cls._public(runs), Path(root).expanduser()
         names = [name.format(i=i) for i in numbers for key in what for name in cls.files[key]]
-        repository, pinned = cls.hub
-        download_hub(
-            repository,
-            Path(root),
-            names,
-            revision=revision or pinned,
-            licence="CC BY-SA 4.0",
-            note=f"{', '.join(what)} of {len(numbers)} runs",
-            log=log,
-        )
-
-    @classmethod
-    def join_volumes(cls, root: str | Path) -> list[Path]:
-        """Join the parts of every volume below ``root``; says what is missing, see join_parts."""
-        firsts = [p for place in _places(Path(root)) for p in place.glob("run_*/volume_*.00.part")]
-        return [join_parts(first.with_suffix("").with_suffix("")) for first in sorted(firsts)]
+        wholes = dict.fromkeys(whole_of(name) for name in names if whole_of(name) != name)
+        there = {whole for whole in wholes if (folder / whole).is_file()}
+        if names := [name for name in names if whole_of(name) not in there]:
+            repository, pinned = cls.hub
+            download_hub(
+                repository,
+                folder,
+                names,
+                revision=revision or pinned,
+                licence="CC BY-SA 4.0",
+                note=f"{', '.join(what)} of {len(numbers)} runs",
+                log=log,
+            )
+        for whole in wholes:
+            join_parts(folder / whole)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -166,11 +149,6 @@ class CarDataset(PackedDataset):
         given = {"splits": self.chosen, "layout": self.layout, "fields": self.fields}
         usual = {"splits": None, "layout": self.layouts[0], "fields": "surface"}
         return {key: value for key, value in given.items() if value != usual[key]}
-
-    @property
-    def view(self) -> dict[str, Any]:
-        """The targets shown, and whether without unit."""
-        return {"targets": self.targets, "dimensionless": self.dimensionless}
 
     @property
     def packed_channels(self) -> dict[str, tuple[Channel, ...]]:
@@ -247,12 +225,6 @@ class CarDataset(PackedDataset):
         name = {"surface": "boundary_{i}.vtp", "volume": "volume_{i}.vtu"}[self.fields]
         return read_mesh(self._file_of(index, name), [])
 
-    def geometry(self, index: int) -> Any:
-        """The shape of the car of a case, a pyvista mesh from its STL file."""
-        from flare_geo.mesh import read_mesh
-
-        return read_mesh(self._file_of(index, self.stl))
-
     def find_layout(self, root: Path) -> str:
         """Which of ``layouts`` lies there."""
         return self.layouts[0]
@@ -310,7 +282,7 @@ class CarDataset(PackedDataset):
             if number in found:
                 raise ValueError(
                     f"{self.name}: run_{number} is there twice, {found[number]} and {path}: give "
-                    "the folder of one set as root"
+                    "the folder of one data set as root"
                 )
             found[number] = path
         listed = self.numbers[self.split]
@@ -337,7 +309,7 @@ class CarDataset(PackedDataset):
         where = f"in {root}" if root.is_dir() else f"in {root} (there is no such folder)"
         parts = (p for place in _places(root) for p in place.glob("run_*/volume_*.part"))
         if self.fields == "volume" and any(parts):
-            where += f" but in parts, {type(self).__name__}.join_volumes('{root}') joins them"
+            where += " but in parts, which flare-geo data download --what [volume] joins"
         return f"{self.name} {self.split}: {runs} {where}; {self.how_to_get.format(root=root)}"
 
     def _report_missing(self) -> None:
@@ -347,7 +319,7 @@ class CarDataset(PackedDataset):
         known = {*self.store.names, *(case for case, _ in self.store.attrs.get("left_out", []))}
         missing = [i for i in listed if f"run_{i}" not in known]
         if missing and not self.source["generated"]:
-            text = "%s %s: %d of %d runs are not there (%s); going on with the others"
+            text = "%s %s: %d of %d runs are not there (%s); the others are used"
             count = (len(missing), len(listed))
             logger.warning(text, *self._who, *count, compact(missing))
 

@@ -1,4 +1,8 @@
-"""Fetch files of known content: complete and checked, or not there; what was cut goes on."""
+"""Fetches files of known content: complete and checked, or absent; broken downloads are resumed.
+
+Used by `flare_geo.datasets.fetch.hub`, which says when it will be replaced, and for files that are
+on no hub.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from tqdm import tqdm
 
-BLOCK_BYTES = 2**20
+CHUNK_BYTES = 2**20
 ATTEMPTS = 5
 PAUSE = 1.0  # seconds before the next attempt; doubled each time, as long as nothing comes
 LONGEST_PAUSE = 300.0  # however long the server asks us to wait
@@ -58,7 +62,7 @@ class RemoteFile(NamedTuple):
 
 
 class RefusedError(OSError):
-    """The server wants to know who asks, or does not give it to whom asks (HTTP 401, 403)."""
+    """Authentication is required, or access is denied (HTTP 401, 403)."""
 
 
 def fetch(
@@ -73,8 +77,8 @@ def fetch(
     """Download one file into a folder, unless it is there already with the right content.
 
     It grows in a hidden file ``.NAME.CHECKSUM.part``, is compared with the checksum and renamed
-    at the end. A broken connection is taken up again where it broke, and so is the hidden file
-    that an interrupted run left. Two processes may fetch the same file: they write the same bytes
+    at the end. A broken connection is resumed where it broke, and so is the hidden file that an
+    interrupted run left. Two processes may fetch the same file: they write the same bytes
     to the same places.
 
     Args:
@@ -90,8 +94,8 @@ def fetch(
 
     Raises:
         RefusedError: the server refuses it (HTTP 401 or 403).
-        OSError: the server cannot be reached, breaks off again and again or does not have the
-            file; what had come is kept, call again to go on.
+        OSError: the server cannot be reached, breaks off repeatedly or does not have the file; what
+            has arrived is kept, call again to resume.
         ValueError: the content is not the expected one; nothing is left behind.
     """
     if fault := name_fault(file.name):
@@ -122,7 +126,7 @@ def fetch(
 
 
 def name_fault(name: str) -> str:
-    """Why a file of others must not be written under this name below a folder; "" if it may.
+    """Why a third-party file must not be written under this name below a folder; "" if it may.
 
     Also what would lead out of it on Windows only.
     """
@@ -171,9 +175,9 @@ def _is_right(path: Path, file: RemoteFile, step: Callable[[int], object]) -> bo
         return False
     digest = file.digest()
     with path.open("rb") as present:
-        while block := present.read(BLOCK_BYTES):
-            digest.update(block)
-            step(len(block))
+        while chunk := present.read(CHUNK_BYTES):
+            digest.update(chunk)
+            step(len(chunk))
     if digest.hexdigest() == file.checksum:
         return True
     step(-file.size)
@@ -190,9 +194,9 @@ def _receive(
     """Complete the partial file and check it."""
     digest, done, failures = file.digest(), 0, 0
     with part.open("r+b") as out:
-        while done < file.size and (block := out.read(min(BLOCK_BYTES, file.size - done))):
-            digest.update(block)
-            done += len(block)
+        while done < file.size and (chunk := out.read(min(CHUNK_BYTES, file.size - done))):
+            digest.update(chunk)
+            done += len(chunk)
         step(done)
         while done < file.size:
             before, wait = done, 0.0
@@ -200,15 +204,15 @@ def _receive(
                 with _open(url, headers, done) as answer:
                     begin = done if getattr(answer, "status", None) == 206 else 0
                     _check_length(file, url, begin, answer)
-                    if begin != done:  # the server does not do parts: the same bytes again
+                    if begin != done:  # the server ignores ranges: the same bytes again
                         step(-done)
                         digest, done, before = file.digest(), 0, 0
                     out.seek(done)
-                    while done <= file.size and (block := answer.read(BLOCK_BYTES)):
-                        out.write(block)
-                        digest.update(block)
-                        done += len(block)
-                        step(len(block))
+                    while done <= file.size and (chunk := answer.read(CHUNK_BYTES)):
+                        out.write(chunk)
+                        digest.update(chunk)
+                        done += len(chunk)
+                        step(len(chunk))
                 cause = "the connection was closed"
             except HTTPError as error:
                 error.close()
@@ -228,7 +232,7 @@ def _receive(
                 if failures >= ATTEMPTS:
                     raise OSError(
                         f"cannot fetch {url}: {cause}; {in_words(done)} of {in_words(file.size)} "
-                        "have come and are kept, run it again to go on"
+                        "have arrived and are kept, run it again to resume"
                     )
                 time.sleep(max(wait, PAUSE * 2**failures))
         out.truncate(file.size)

@@ -132,5 +132,5 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
         try:
             values[column] = float(value)
         except (TypeError, ValueError):
-            continue  # text; it is missed where it is asked for
+            continue  # text: an error says so where a number is asked for
     return values

@@ -42,7 +42,7 @@ def run_lists(public: Iterable[int], **held_out: str) -> RunLists:
 
 
 def own_lists(splits: str | Path | Mapping[str, Sequence[int]], names: Iterable[str]) -> RunLists:
-    """Lists of a user's own, from a mapping or a JSON file of one.
+    """A user's lists of runs, from a mapping or a JSON file with one.
 
     Args:
         splits: ``{"train": [1, 2, ...], "test": [...]}``, or the path of a file with that.
@@ -101,12 +101,12 @@ def read_row(path: Path, columns: Sequence[str], number: int) -> list[float]:
 
 
 def compact(numbers: Iterable[int]) -> str:
-    """Numbers as text, stretches shortened, at most twenty of them: ``"1-4 7 9-10"``."""
-    stretches: list[list[int]] = []
+    """Numbers as text, runs of them shortened, at most twenty of them: ``"1-4 7 9-10"``."""
+    ranges: list[list[int]] = []
     for i in sorted(numbers):
-        if stretches and stretches[-1][-1] == i - 1:
-            stretches[-1][1:] = [i]
+        if ranges and ranges[-1][-1] == i - 1:
+            ranges[-1][1:] = [i]
         else:
-            stretches.append([i])
-    shown = ["-".join(map(str, stretch)) for stretch in stretches[:20]]
-    return " ".join(shown) + (" ..." if len(stretches) > 20 else "")
+            ranges.append([i])
+    shown = ["-".join(map(str, ends)) for ends in ranges[:20]]
+    return " ".join(shown) + (" ..." if len(ranges) > 20 else "")

@@ -1,4 +1,4 @@
-"""Turns results of Autodesk Netfabb (EnSight Gold) into files of the LPBF set."""
+"""Converts results of Autodesk Netfabb (EnSight Gold) to files of the LPBF data set."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flare_geo.datasets.ensight import EnSightMesh, read_geometry, read_variable
-from flare_geo.datasets.ensight_case import EnSightCase, read_case
 from flare_geo.datasets.generators.run import run_cases
-from flare_geo.datasets.lpbf_format import write_lpbf
+from flare_geo.datasets.readers.ensight import EnSightMesh, read_geometry, read_variable
+from flare_geo.datasets.readers.ensight_case import EnSightCase, read_case
+from flare_geo.datasets.readers.lpbf_format import write_lpbf
 
 FIELDS = {"Displacement": "disp", "von_Mises_stress": "vmstr", "Temperature": "temp"}
 SUFFIX = "_mechanical"
@@ -192,7 +192,7 @@ def _part_of(mesh: EnSightMesh, fields: dict[str, NDArray[np.float32]]) -> State
 
 
 def _attempt(case_file: Path, out: Path, series: bool) -> Outcome:
-    """What a user's files can do wrong becomes part of the outcome."""
+    """The outcome also of files that are broken."""
     try:
         return convert_case(case_file, out, series)
     except (ValueError, OSError) as error:

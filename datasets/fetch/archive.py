@@ -1,4 +1,4 @@
-"""Unpack archives that others packed: all of it and nothing else, or not at all."""
+"""Atomic, path-safe extraction of third-party tar and zip archives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 
 from tqdm import tqdm
 
-from flare_geo.datasets.download import check_space, in_words, name_fault
+from flare_geo.datasets.fetch.download import check_space, in_words, name_fault
 
 DAMAGE = (
     tarfile.TarError,
@@ -71,7 +71,7 @@ def unpack(
 
     Raises:
         FileNotFoundError: no such archive, or no member that is ``wanted``.
-        ValueError: it is no archive, is cut off or damaged, or is refused for its members.
+        ValueError: it is not an archive, is cut off or damaged, or is refused for its members.
         OSError: no room on the disk.
 
     Example:

@@ -1,0 +1,1 @@
+"""Downloads that are complete or absent, and the extraction of archives."""
