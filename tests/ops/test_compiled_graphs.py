@@ -55,4 +55,5 @@ def test_values_and_gradients(backend, run, own):
             ptr = torch.tensor([0, *sizes]).cumsum(0)
             expected = results(run, "sdpa", (q, k, v), ptr)
             found = results(compiled, backend, (q, k, v), ptr)
-            close(found, expected, terms=n, roundings=32)  # a gradient: two softmaxes and back
+            # Two softmaxes and back; at one point gradients cancel that are ten times as large
+            close(found, expected, terms=n, roundings=128)
