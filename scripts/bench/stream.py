@@ -3,8 +3,9 @@
     python scripts/bench/stream.py --out stream.json --points 2000000 5000000 10000000
 
 For each size a packed store of one cloud of random points is written, and `flare-geo predict` run
-on it in a process of its own, features between blocks in a file (`--spill`). Its largest resident
-memory is that which the system tells (VmHWM in /proc); the seconds are those of the whole process.
+on it in a process of its own, activations between blocks in a file (`--spill`). Its largest
+resident memory is what the system reports (VmHWM in /proc); the seconds are those of the whole
+process.
 Also fitted: the exponent of time over points, of the wall clock and of the seconds that the cores
 worked.
 

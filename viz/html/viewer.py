@@ -62,7 +62,7 @@ def write_html(
     The file holds all it needs and opens without a network in any browser with WebGL 2. Drag to
     turn, shift-drag to move, wheel or pinch to zoom, double click for the first view; the value
     and place under the cursor stand below. Solids are shown by their skin, quadratic faces by
-    flat pieces of it, clouds by balls. Values are float32, places 1/65535 of the mesh's box.
+    flat triangles, clouds by balls. Values are float32, places 1/65535 of the mesh's box.
 
     Args:
         mesh_or_data: a pyvista mesh or a PyG `Data`.

@@ -80,7 +80,7 @@ def _palette(colors: np.ndarray, counts: np.ndarray, keep: np.ndarray) -> np.nda
     from PIL import Image
 
     fixed = np.concatenate([[[255, 255, 255]], keep]).astype(np.uint8)  # white paper stays white
-    # By the root of their number: small things are looked at too.
+    # Weighted by the root of their number, so that small things get colours too.
     weight = np.sqrt(counts)
     times = np.ceil(weight * min(1.0, 4e5 / weight.sum())).astype(int)
     sample = np.repeat(np.round(colors).astype(np.uint8), times, axis=0)

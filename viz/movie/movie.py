@@ -149,14 +149,14 @@ def animate(
             "pass list(frames)"
         )
     seen = survey(frames, view, size, warp)
-    said = captions(times, time_label, seen.count)
+    texts = captions(times, time_label, seen.count)
     scale = field_scale(seen.sample, clim=clim, cmap=cmap) if seen.sample.size else None
     subtitle = [] if seen.factor is None else [f"deformation × {seen.factor:g}"]
     if scale is not None:
         subtitle.append(extremes(seen.sample, scale, label))
 
     def panels() -> Iterator[np.ndarray]:
-        for (ready, frame), words in zip(seen.scenes(frames), said, strict=True):
+        for (ready, frame), words in zip(seen.scenes(frames), texts, strict=True):
             field = None
             if frame.rows is not None and scale is not None:
                 field = Painted(frame.rows, frame.association, scale)

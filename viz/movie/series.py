@@ -196,7 +196,7 @@ def _factor(frames: Iterable[Any], magnified: float | Literal["auto"]) -> float:
 
 
 def _directions(view: View, size: tuple[int, int]) -> np.ndarray:
-    """Directions `[k, 3]` whose outermost points are all that `fit` goes by."""
+    """Directions `[k, 3]`: the outermost points along them decide what `fit` returns."""
     views = ("x", "-y", "z", "iso") if view is None else (view,)
     axes = [np.eye(3)]
     for one in views:

@@ -53,7 +53,7 @@ def video(
         keep: uint8 `[k, 3]`, colours that a GIF shall not round away.
 
     Raises:
-        OSError: the disk is full, or the encoder failed.
+        OSError: the disk is full, or the encoder failed; ffmpeg says why on standard error.
         ValueError, ImportError: as :func:`checked_video`.
 
     Example::
@@ -134,9 +134,9 @@ def write_panels(
     subtitle: str | None,
     note: str | None,
 ) -> None:
-    """Set `count` panels, uint8 `[h, w, 3]` of one size, into one page and write them as a film.
+    """Compose `count` panels, uint8 `[h, w, 3]` of one size, on one page and write them as a video.
 
-    A bar on the terminal shows how far it is. The other arguments are those of `framed`.
+    A bar on the terminal shows the progress. The other arguments are those of `framed`.
     """
     page, part = None, np.s_[:, :]
     with video(path, fps, _kept(scale)) as add:
@@ -181,7 +181,7 @@ def _kept(scale: ColorScale | None) -> np.ndarray:
 
 
 def _give_back() -> None:
-    """Return freed memory: glibc keeps that of pictures in pieces, ten megabytes for each."""
+    """Return freed memory to the system: glibc would keep ten megabytes for each picture."""
     if sys.platform.startswith("linux"):
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other libraries have none
         if trim is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CHUNK = 1 << 18  # pixels that are looked at together: few enough for the cache of a processor
+CHUNK = 1 << 18  # pixels that are handled together: few enough for the cache of a processor
 LEVELS = float(2**32 - 1)  # of depth
 
 

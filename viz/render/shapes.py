@@ -85,7 +85,7 @@ def shapes_of(item: Item, eye: Eye, samples: int) -> list[Shape]:
 
 
 def segments(mesh: "pv.PolyData") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """First point, second point and line `[s]` of all straight pieces of the lines of a mesh."""
+    """First point, second point and line `[s]` of all straight segments of the lines of a mesh."""
     offsets, points = _cells(mesh.GetLines())
     start = np.setdiff1d(np.arange(len(points)), offsets[1:] - 1)
     owner = np.searchsorted(offsets, start, side="right") - 1

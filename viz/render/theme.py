@@ -1,4 +1,4 @@
-"""All taste in one place: colours, lights, type sizes, panel sizes.
+"""Colours, lights, type sizes and panel sizes shared by all figures.
 
 Nothing here runs at import. pyvista and matplotlib are imported by the function that needs them,
 so `import flare_geo.viz` works without them and says what to install when a picture is asked for.
@@ -93,5 +93,5 @@ STREAM_WIDTH = 2.0
 SEE_THROUGH = 0.12  # opacity of a body around what is inside it
 LEVEL_OPACITY = 0.55  # of level surfaces, which lie inside each other
 PEELS = 6  # layers of see-through faces that are sorted by depth
-GALLERY_PANEL = (420, 380)  # of each part of a gallery
-GALLERY_GAP = 28  # pixels between the parts
+GALLERY_PANEL = (420, 380)  # of each mesh of a gallery
+GALLERY_GAP = 28  # pixels between them
