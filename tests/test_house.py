@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,56 @@ def test_import_arrows():
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")
             if first in NEVER.get(room, ()) or (first == "torch_geometric" and room != "pyg"):
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def name_of(path):
+    """The module of a file, as it is imported."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == "flare_geo" else ("flare_geo", *parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_modules():
+    """Every module with all that it imports of ours, inside functions and for types included."""
+    modules = {name_of(path): path for path in sources()}
+    for module, path in modules.items():
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                below = [f"{node.module}.{alias.name}" for alias in node.names]
+                found |= {name if name in modules else node.module for name in below}
+        yield module, found & modules.keys() - {module}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    try:
+        TopologicalSorter(dict(imported_modules())).prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
+NN = {  # of the rooms inside nn: what a module of each may not import
+    "surrogate": (),
+    "models": ("surrogate",),
+    "mixers": ("models", "surrogate"),
+    "flare": ("models", "surrogate"),
+    "explain": (),
+    "": ("flare", "mixers", "models", "surrogate"),
+}
+
+
+def test_arrows_inside_nn():
+    wrong = []
+    for module, found in imported_modules():
+        _, room, *inside = [*module.split("."), "", ""][:3]
+        if room != "nn" or not inside[0]:
+            continue
+        for other in NN[inside[0] if inside[0] in NN else ""]:
+            prefix = f"flare_geo.nn.{other}"
+            wrong += [f"{module} imports {x}" for x in found if f"{x}.".startswith(f"{prefix}.")]
     assert not wrong, "\n".join(wrong)
 
 
