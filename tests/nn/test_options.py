@@ -163,8 +163,9 @@ def test_a_model_of_ones_own_remembers_too(tmp_path):
     folder = Surrogate(Mine(1, 1, width=7), fields, fields).save_pretrained(tmp_path)
     kept = json.loads((folder / "config.json").read_text())["architecture"]["arguments"]
     assert kept == {"in_channels": 1, "out_channels": 1, "width": 7, "more": None}
-    with pytest.raises(ValueError, match="Mine cannot be written down: its argument 'more' is of"):
-        Surrogate(Mine(1, 1, more=nn.Identity()), fields, fields).save_pretrained(tmp_path)
+    Surrogate(Mine(1, 1, more=nn.Identity()), fields, fields).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="does not hold the arguments of its Mine: pass model="):
+        Surrogate.from_pretrained(tmp_path, model=Mine)
 
 
 def test_a_mixer_says_what_it_takes():
