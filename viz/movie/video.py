@@ -2,11 +2,13 @@
 
 import ctypes
 import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
 from tqdm import tqdm
@@ -32,7 +34,7 @@ def checked_video(path: str | os.PathLike[str], fps: float) -> Path:
     if not 0 < fps < np.inf:
         raise ValueError(f"fps must be a positive number of frames per second, got {fps}")
     if target.suffix.lower() == ".mp4":
-        _imageio_ffmpeg()
+        _ffmpeg()
     elif fps > FASTEST:
         raise ValueError(f"a .gif has at most {FASTEST} frames per second, got {fps}: take .mp4")
     return target
@@ -53,7 +55,7 @@ def video(
         keep: uint8 `[k, 3]`, colours that a GIF shall not round away.
 
     Raises:
-        OSError: the disk is full, or the encoder failed; ffmpeg says why on standard error.
+        OSError: the disk is full, or the encoder failed.
         ValueError, ImportError: as :func:`checked_video`.
 
     Example::
@@ -71,55 +73,67 @@ def video(
 
 @contextmanager
 def _mp4(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """H.264 that plays everywhere: yuv420p, even sides, the index in front, colours of HD video."""
-    ffmpeg = _imageio_ffmpeg()
-    encoder, count = None, 0
+    """H.264 that plays everywhere: yuv420p, even sides, the index in front, colours of HD video.
 
-    def add(frame: np.ndarray) -> None:
-        nonlocal encoder, count
-        height, width = frame.shape[:2]
-        even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        if encoder is None:
-            encoder = ffmpeg.write_frames(
-                str(path),
-                (even.shape[1], even.shape[0]),
-                fps=fps,
-                codec="libx264",
-                quality=None,
-                macro_block_size=2,
-                ffmpeg_log_level="error",
-                output_params=[
-                    *("-crf", "18", "-colorspace", "bt709", "-movflags", "+faststart"),
-                    *("-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p"),
-                ],
-            )
-            encoder.send(None)
+    `imageio_ffmpeg.write_frames` would do, but does not say how ffmpeg ended: on a full disk it
+    leaves half a video without an error, and its pipe open.
+    """
+    encoder: subprocess.Popen[bytes] | None = None
+    with tempfile.TemporaryFile() as said:
+
+        def add(frame: np.ndarray) -> None:
+            nonlocal encoder
+            height, width = frame.shape[:2]
+            even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            if encoder is None:
+                encoder = subprocess.Popen(
+                    [
+                        *(_ffmpeg(), "-y", "-loglevel", "error", "-f", "rawvideo"),
+                        *("-pix_fmt", "rgb24", "-s", f"{even.shape[1]}x{even.shape[0]}"),
+                        *("-r", str(fps), "-i", "-", "-c:v", "libx264", "-crf", "18"),
+                        *("-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p"),
+                        *("-colorspace", "bt709", "-movflags", "+faststart", str(path)),
+                    ],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=said,
+                    start_new_session=True,  # Ctrl-C is for us; then we end it
+                )
+            assert encoder.stdin is not None
+            with suppress(BrokenPipeError):  # it has ended, and its last words come below
+                encoder.stdin.write(even.tobytes())
+            if encoder.poll() is not None:
+                raise OSError(_complaint(said))
+
         try:
-            encoder.send(even.tobytes())
-        except OSError:
-            raise OSError(f"ffmpeg ended early: it did not take frame {count}") from None
-        count += 1
-
-    try:
-        yield add
-    finally:
-        if encoder is not None:
-            encoder.close()
-    # `write_frames` does not look at how ffmpeg ended: on a full disk it leaves half a video.
-    try:
-        written = ffmpeg.count_frames_and_secs(str(path))[0]
-    except RuntimeError:
-        written = 0
-    if written != count:
-        raise OSError(f"ffmpeg ended early: {written} of {count} frames are in the video")
+            yield add
+        except BaseException:
+            if encoder is not None:
+                encoder.kill()
+            raise
+        finally:
+            if encoder is not None:
+                assert encoder.stdin is not None
+                with suppress(BrokenPipeError):
+                    encoder.stdin.close()
+                encoder.wait()
+        if encoder is not None and encoder.returncode:
+            raise OSError(_complaint(said))
 
 
-def _imageio_ffmpeg() -> Any:
+def _complaint(said: IO[bytes]) -> str:
+    said.seek(0)
+    words = said.read().decode(errors="replace").split("\n")
+    return f"ffmpeg ended early: {next((line for line in words if line), 'it says nothing')}"
+
+
+def _ffmpeg() -> str:
+    """The ffmpeg that comes with imageio-ffmpeg, or the one that it finds on the machine."""
     try:
         import imageio_ffmpeg
     except ModuleNotFoundError as error:
         raise ImportError(INSTALL) from error
-    return imageio_ffmpeg
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
 def write_panels(
