@@ -3,8 +3,10 @@
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from flare_geo.cli.verb import Verb, Verbs, fail
+if TYPE_CHECKING:
+    from flare_geo.cli.verb import Verb, Verbs
 
 VERBS = {
     "train": "train a surrogate from a YAML file and flags",
@@ -36,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in HELP:
         print(USAGE)
         return 0
+    from flare_geo.cli.verb import fail  # here, so that --help stays quick
+
     name, *rest = arguments
     if name not in VERBS:
         return fail(f"no verb '{name}'; there are {', '.join(VERBS)}", 2)
