@@ -236,8 +236,8 @@ def test_a_block_and_its_gradients(points):
     assert "cpp_block" in str(results[2][0].grad_fn)
     names = ["y", "x", *(name for name, _ in fast.named_parameters())]
     expected, *others = (dict(zip(names, values, strict=True)) for values in results)
-    for found in others:
-        close(found, expected, terms=max(points, 32), roundings=16)
+    for found in others:  # some thirty sums follow upon each other in a block, there and back
+        close(found, expected, terms=max(points, 32), roundings=64)
     with torch.no_grad():
         assert torch.equal(fast(x, ptr), results[2][0])
 
