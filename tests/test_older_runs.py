@@ -79,3 +79,12 @@ def test_a_run_predicts_the_same_goes_on_and_is_evaluated(name, here, expected):
         assert (weight - wanted).abs().max() <= STEPS * RATE
     assert main(["evaluate", str(run)]) == 0
     assert json.loads((run / "evaluation" / "test.json").read_text())
+
+
+def test_a_classifier_is_not_a_surrogate_of_fields(here, capsys):
+    assert main(["report", "runs/classifier"]) == 1
+    said = capsys.readouterr().err.strip()
+    assert said == (
+        "flare-geo report: runs/classifier is the run of a classifier of sequences, without fields "
+        "on points: flare-geo evaluate runs/classifier has its accuracy"
+    )

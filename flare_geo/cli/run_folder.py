@@ -10,6 +10,7 @@ RUN/evaluation/          tables;  RUN/pictures/;  RUN/inspect/;  RUN/report.html
 import importlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,18 +48,28 @@ def open_checkpoint(run: Path, which: Which | None = None) -> tuple[Surrogate, W
     which = choose_checkpoint(run, which)
     spec = _configuration(run).get("model") if (run / "config.yaml").is_file() else None
     path = spec.get("class_path", "") if isinstance(spec, dict) else ""
+    if path.endswith(".SequenceClassifier"):
+        raise ValueError(
+            f"{run} is the run of a classifier of sequences, without fields on points: "
+            f"flare-geo evaluate {run} has its accuracy"
+        )
     if not isinstance(spec, dict) or path.split(".")[0] in ("flare_geo", ""):
         return Surrogate.from_pretrained(run / which), which
-    cls = _import_model(path, run / "config.yaml")
-    arguments = spec.get("init_args") or {}
+    _import_model(path, run / "config.yaml")
+    widths = _widths(run / which)
+    parser = ArgumentParser(exit_on_error=False)  # as train does: enums, paths, modules, **kwargs
+    parser.add_argument("--model", type=Callable[[int, int], PointModel])
     try:
-        model = cls(*_widths(run / which), **arguments)
-    except TypeError as error:
-        raise ValueError(f"{path} cannot be made as {run / 'config.yaml'} says: {error}") from error
+        config = parser.parse_object({"model": spec})
+        model = parser.instantiate(config).model(*widths)
+    except (ArgumentError, TypeError) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be made as {run / 'config.yaml'} says: {text}") from error
     return Surrogate.from_pretrained(run / which, model=model), which
 
 
-def _import_model(path: str, named_in: Path) -> type[PointModel]:
+def _import_model(path: str, named_in: Path) -> None:
+    """Import a class, say so, and check that it is a PointModel."""
     module, _, name = path.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module), name)
@@ -72,7 +83,6 @@ def _import_model(path: str, named_in: Path) -> type[PointModel]:
             f"{named_in} names the model {path}, which is not a subclass of flare_geo.nn.PointModel"
         )
     print(f"{source_line(cls)}, named in {named_in}", file=sys.stderr)
-    return cls
 
 
 def source_line(cls: type) -> str:

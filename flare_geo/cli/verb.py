@@ -41,6 +41,7 @@ class Verb:
             usage=self._usage(name),
             description=inspect.cleandoc(self.function.__doc__ or "").split("\n\n")[0],
             exit_on_error=False,
+            allow_abbrev=False,  # train has --devices: --device would be another option in disguise
         )
         parser.add_argument(
             "--config", action="config", help="A YAML file with any of the options."

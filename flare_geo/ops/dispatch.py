@@ -26,10 +26,14 @@ HAS_VARLEN = find_spec("torch.nn.attention.varlen") is not None
 TRITON_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
+class WrongDtype(TypeError, ValueError):
+    """A dtype that the kernels of a backend do not compute."""
+
+
 class Refusal(NamedTuple):
     """Why a backend does not take a call: `limit` is what it takes, `got` is what came."""
 
-    error: type[ValueError] | type[TypeError]
+    error: type[ValueError]
     limit: str
     got: object
 
@@ -58,7 +62,7 @@ def choose(op: str, backend: str, *call: Any) -> Any:
 
     Raises:
         ValueError: if there is no such backend, or it does not take such a call.
-        TypeError: if its kernels do not compute the dtype.
+        WrongDtype: if its kernels do not compute the dtype; a TypeError and a ValueError.
     """
     return TABLE[op][select(op, backend, *call)].load()
 
@@ -70,8 +74,7 @@ def select(op: str, backend: str, *call: Any) -> str:
         for name, row in backends.items():
             if row.auto is not None and row.auto(*call) and row.refusal(*call) is None:
                 return name
-    if backend not in backends:
-        raise ValueError(f"backend must be one of auto, {', '.join(backends)}, got '{backend}'")
+    check_name(op, backend)
     refusal = backends[backend].refusal(*call)
     if refusal is not None:
         plain = list(backends)[-1]
@@ -79,6 +82,16 @@ def select(op: str, backend: str, *call: Any) -> str:
             f"backend '{backend}' {refusal.limit}, got {refusal.got}; use backend='{plain}'"
         )
     return backend
+
+
+def check_name(op: str, backend: str) -> None:
+    """Check that an operation has a backend of this name.
+
+    Raises:
+        ValueError: if it has not; lists those that it has.
+    """
+    if backend != "auto" and backend not in TABLE[op]:
+        raise ValueError(f"backend must be one of auto, {', '.join(TABLE[op])}, got '{backend}'")
 
 
 def takes(op: str, backend: str, *call: Any) -> bool:
@@ -109,7 +122,7 @@ def _triton_refusal(x: Tensor) -> Refusal | None:
         package = "needs the package triton (pip install 'flare-geo[triton]')"
         return Refusal(ValueError, package, "none")
     if x.dtype not in TRITON_DTYPES:
-        return Refusal(TypeError, "computes float16, bfloat16 and float32", x.dtype)
+        return Refusal(WrongDtype, "computes float16, bfloat16 and float32", x.dtype)
     if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         return Refusal(ValueError, "needs tensors on a CUDA device", x.device)
     return None
@@ -118,7 +131,7 @@ def _triton_refusal(x: Tensor) -> Refusal | None:
 def _cpp_refusal(x: Tensor) -> Refusal | None:
     """The limits of all C++ kernels."""
     if x.dtype != torch.float32:
-        return Refusal(TypeError, "computes float32", x.dtype)
+        return Refusal(WrongDtype, "computes float32", x.dtype)
     if x.device.type != "cpu":
         return Refusal(ValueError, "needs tensors on the CPU", x.device)
     return None
@@ -142,7 +155,7 @@ def _flare_cpp(q: Tensor) -> Refusal | None:
 def _flare_varlen(q: Tensor) -> Refusal | None:
     width = q.shape[-1]
     if q.dtype not in (torch.float16, torch.bfloat16):
-        return Refusal(TypeError, "computes float16 and bfloat16", q.dtype)
+        return Refusal(WrongDtype, "computes float16 and bfloat16", q.dtype)
     if width % 8 or width > 256:
         return Refusal(ValueError, "takes D = 8, 16, ..., 256", width)
     if not q.is_cuda:

@@ -56,3 +56,12 @@ def test_only_data_sets_that_can_be_made_are_offered(capsys):
         main(["train", "--help"])
     offered = set(re.findall(r"flare_geo\.datasets\.[\w.]+Dataset", capsys.readouterr().out))
     assert offered == {f"flare_geo.datasets.{cls.__name__}" for cls in DATASETS.values()}
+
+
+def test_what_a_backend_or_a_short_option_cannot_do_is_one_line(cells, tmp_path, capsys):
+    words = ["train", *elasticity(cells, tmp_path / "run"), *SMALL]
+    assert main([*words, "--model.backend", "cpp", "--precision", "64-true"]) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("flare-geo train: backend 'cpp' computes float32, got torch.float64")
+    assert main([*words, "--device", "cpu"]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

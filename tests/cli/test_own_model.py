@@ -12,6 +12,8 @@ from flare_geo.mesh import read_mesh, write_mesh
 from flare_geo.nn import Surrogate
 
 MODULE = """
+from enum import Enum
+
 from torch import nn
 from flare_geo.nn import FlareConv, PointModel
 
@@ -23,6 +25,18 @@ class OwnModel(PointModel):
 
     def forward(self, x, ptr=None, batch=None):
         return self.last(self.conv(self.first(x), ptr, batch))
+
+class Kind(Enum):
+    A = 1
+    B = 10
+
+class Scaled(OwnModel):
+    def __init__(self, in_channels, out_channels, kind: Kind = Kind.A, **more):
+        super().__init__(in_channels, out_channels)
+        self.factor = kind.value * {"factor": 1.0, **more}["factor"]
+
+    def forward(self, x, ptr=None, batch=None):
+        return self.factor * super().forward(x, ptr, batch)
 
 class NoPointModel(nn.Linear):
     pass
@@ -137,3 +151,10 @@ def test_train_refuses_it_too(path, words, run, folder, tmp_path, capsys):
     assert line.startswith(f"flare-geo train: model {path}: ")
     assert line.endswith(words)
     assert not (tmp_path / "new").exists()
+
+
+def test_arguments_that_yaml_does_not_know_arrive_as_in_training(folder, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
+    words = [*train(folder)[:-1], str(tmp_path / "r"), "--model", f"{NAME}.Scaled"]
+    assert main([*words, "--model.kind", "B", "--model.dict_kwargs.factor", "3"]) == 0
+    assert open_checkpoint(tmp_path / "r")[0].model.factor == 30.0

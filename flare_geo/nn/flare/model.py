@@ -13,6 +13,7 @@ from flare_geo.nn.mixers import FLARE, make_mixer, refuse_unused
 from flare_geo.nn.mlp import FourierFeatures, Init, ResidualMLP, reset_linears
 from flare_geo.nn.model import BlockModel
 from flare_geo.nn.norm import Norm, make_norm
+from flare_geo.ops.dispatch import check_name
 from flare_geo.ops.residual_mlp import Activation
 
 FLARE_ONLY: dict[str, Any] = {
@@ -77,7 +78,7 @@ class Flare(BlockModel):
         shared_ffn: whether all blocks have one feed-forward MLP.
 
     Raises:
-        ValueError: if an option is given that the mixer does not take.
+        ValueError: if an option is given that the mixer does not take, or there is no such backend.
 
     Shapes:
         - **x:** `[N, in_channels]`; **ptr:** `[B+1]` or **batch:** `[N]` sorted
@@ -124,6 +125,7 @@ class Flare(BlockModel):
         super().__init__(in_channels, out_channels)
         if num_passes < 1:
             raise ValueError(f"num_passes must be at least 1, got {num_passes}")
+        check_name("flare", backend)
         self.checkpoint_blocks, self.num_passes = checkpoint_blocks, num_passes
         self.features = FourierFeatures(num_frequencies)
         self.embed = ResidualMLP(
