@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import yaml
@@ -57,11 +57,8 @@ def open_checkpoint(run: Path, which: Which | None = None) -> tuple[Surrogate, W
         return Surrogate.from_pretrained(run / which), which
     _import_model(path, run / "config.yaml")
     widths = _widths(run / which)
-    parser = ArgumentParser(exit_on_error=False)  # as train does: enums, paths, modules, **kwargs
-    parser.add_argument("--model", type=Callable[[int, int], PointModel])
     try:
-        config = parser.parse_object({"model": spec})
-        model = parser.instantiate(config).model(*widths)
+        model = _made("model", Callable[[int, int], PointModel], spec)(*widths)
     except (ArgumentError, TypeError) as error:
         text = " ".join(str(error).split())
         raise ValueError(f"{path} cannot be made as {run / 'config.yaml'} says: {text}") from error
@@ -129,15 +126,19 @@ def make_dataset(spec: dict[str, Any]) -> PackedDataset:
     Raises:
         ValueError: if an argument is not one of the data set's.
     """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--data", type=PackedDataset)
     try:
-        config = parser.parse_object({"data": spec})
+        return cast(PackedDataset, _made("data", PackedDataset, spec))
     except ArgumentError as error:
         given = {k: v for k, v in spec["init_args"].items() if k not in ("root", "split")}
         text = " ".join(str(error).split())
         raise ValueError(f"the data set cannot be opened with {given}: {text}") from None
-    return parser.instantiate(config).data
+
+
+def _made(name: str, kind: Any, spec: dict[str, Any]) -> Any:
+    """What a YAML file describes, made as train makes it: enums, paths, modules, `**kwargs`."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument(f"--{name}", type=kind)
+    return parser.instantiate(parser.parse_object({name: spec}))[name]
 
 
 def choose_device(name: str) -> torch.device:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from flare_geo.ops.numerics import wide
+
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     r"""Cross-entropy :math:`-\log \mathrm{softmax}(\ell)_c` of the true class c of each cloud.
@@ -23,8 +25,7 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
         tensor([1.3863, 1.3863])
     """
     label = _check(logits, label)
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return functional.cross_entropy(wide, label, reduction="none")
+    return functional.cross_entropy(wide(logits), label, reduction="none")
 
 
 def accuracy(logits: Tensor, label: Tensor) -> Tensor:

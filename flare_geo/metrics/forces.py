@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from flare_geo.metrics.relative import _wide
 from flare_geo.ops import Layout, make_layout
+from flare_geo.ops.numerics import wide_dtype
 
 
 def surface_force(
@@ -57,7 +57,7 @@ def surface_force(
     if wall_shear is not None:
         force = force - _wide(wall_shear) * area.norm(dim=1, keepdim=True)
     total = force.new_zeros(layout.num_clouds, 3).index_add(0, layout.batch, force)
-    return total.to(torch.promote_types(pressure.dtype, torch.float32))
+    return total.to(wide_dtype(pressure.dtype))
 
 
 def force_coefficients(

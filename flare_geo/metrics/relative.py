@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flare_geo.ops import Layout, make_layout
+from flare_geo.ops.numerics import wide_dtype
 
 
 def relative_l2(
@@ -43,7 +44,7 @@ def relative_l2(
     error, size = _wide(pred) - _wide(target), _wide(target)
     sums = torch.stack([_sum(error.square(), layout), _sum(size.square(), layout)])  # [2, B]
     over, under = sums if total is None else total(sums)
-    return _root(over / _positive(under)).to(_at_least_float32(pred))
+    return _root(over / _positive(under)).to(wide_dtype(pred.dtype))
 
 
 def relative_l1(pred: Tensor, target: Tensor, ptr: Tensor | Layout | None = None) -> Tensor:
@@ -55,7 +56,7 @@ def relative_l1(pred: Tensor, target: Tensor, ptr: Tensor | Layout | None = None
     layout = _check(pred, target, ptr)
     error, size = _wide(pred) - _wide(target), _wide(target)
     ratio = _sum(error.abs(), layout) / _positive(_sum(size.abs(), layout))
-    return ratio.to(_at_least_float32(pred))
+    return ratio.to(wide_dtype(pred.dtype))
 
 
 def max_error(pred: Tensor, target: Tensor, ptr: Tensor | Layout | None = None) -> Tensor:
@@ -67,7 +68,7 @@ def max_error(pred: Tensor, target: Tensor, ptr: Tensor | Layout | None = None) 
     layout = _check(pred, target, ptr)
     error = (_wide(pred) - _wide(target)).abs().amax(dim=1)
     result = error.new_zeros(layout.num_clouds).scatter_reduce(0, layout.batch, error, "amax")
-    return result.to(_at_least_float32(pred))
+    return result.to(wide_dtype(pred.dtype))
 
 
 def r2_score(pred: Tensor, target: Tensor, ptr: Tensor | Layout | None = None) -> Tensor:
@@ -85,7 +86,7 @@ def r2_score(pred: Tensor, target: Tensor, ptr: Tensor | Layout | None = None) -
     spread = target - (sums / counts)[layout.batch]
     error = _wide(pred) - target
     ratio = _sum(error.square(), layout) / _positive(_sum(spread.square(), layout))
-    return (1 - ratio).to(_at_least_float32(pred))
+    return (1 - ratio).to(wide_dtype(pred.dtype))
 
 
 def _check(pred: Tensor, target: Tensor, ptr: Tensor | Layout | None) -> Layout:
@@ -115,7 +116,3 @@ def _root(x: Tensor) -> Tensor:
 
 def _wide(x: Tensor) -> Tensor:
     return x.float() if x.device.type == "mps" else x.double()
-
-
-def _at_least_float32(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)

@@ -10,7 +10,7 @@ def wide_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def wide(x: Tensor) -> Tensor:
-    """X in float32, or as it is where that is wider."""
+    """The tensor in float32, or as it is where that is wider."""
     return x.to(wide_dtype(x.dtype))
 
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from flare_geo.nn.norm import Norm, make_norm
 from flare_geo.ops import Layout, State, flare_encode
+from flare_geo.ops.numerics import wide_dtype
 
 LATENT_STD = 0.02
 GATE = 0.25
@@ -79,7 +80,7 @@ class ConditionedQueries(nn.Module):
         """The sum `[B, H, M, D]` of normalised fixed queries `[H, M, D]` and gated `Q'`, in float32
         or wider.
         """
-        wide = torch.promote_types(fixed.dtype, torch.float32)
+        wide = wide_dtype(fixed.dtype)
         return fixed.to(wide) + self.gate.to(wide).sigmoid()[:, None, None] * made.to(wide)
 
 

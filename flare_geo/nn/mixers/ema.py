@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from flare_geo.nn.mixer import layout_of
 from flare_geo.ops import Layout, pairwise_attention
 from flare_geo.ops.convolution import causal_convolution
+from flare_geo.ops.numerics import wide
 
 CLOSEST = 1e-4  # of a decay to 0 and to 1
 LARGEST = 60.0  # exponent of the clipped form
@@ -82,7 +83,7 @@ class EMAGatedAttention(nn.Module):
 
     def _averages(self, x: Tensor, layout: Layout) -> Tensor:
         """`[N, 2C]`: the scan of each cloud in both directions."""
-        u = x.to(torch.promote_types(x.dtype, torch.float32))
+        u = wide(x)
         a, d, b = (t.to(u.dtype).sigmoid() for t in (self.alpha, self.delta, self.beta))
         log_r = (1 - a * d).clamp(CLOSEST, 1 - CLOSEST).log()  # [C, 4]
         gain = a * b * self.eta.to(u.dtype)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flare_geo.nn.mixers.transolver import PhysicsAttention
+from flare_geo.ops.numerics import wide_dtype
 
 
 class LatentMamba(PhysicsAttention):
@@ -91,7 +92,7 @@ class SelectiveScan(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """Each place sees itself and those before it."""
-        wide = torch.promote_types(u.dtype, torch.float32)
+        wide = wide_dtype(u.dtype)
         sizes = [self.rank, self.num_states, self.num_states]
         step, b, c = self.lin_in(u).split_with_sizes(sizes, dim=-1)
         step = F.softplus((self.lin_step(step) + self.step).to(wide)).unsqueeze(-1)  # [B, G, E, 1]

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from flare_geo.nn.mixers.linear import LinearAttention
+from flare_geo.ops.numerics import wide
 
 
 class Performer(LinearAttention):
@@ -60,7 +61,7 @@ class Performer(LinearAttention):
 
     def features(self, t: Tensor, is_key: bool) -> Tensor:
         """`[N, H, D]` to `[N, H, F]`, in float32 or wider."""
-        t = t.to(torch.promote_types(t.dtype, torch.float32)) * self.width**-0.25
+        t = wide(t) * self.width**-0.25
         with torch.autocast(t.device.type, enabled=False):
             e = torch.einsum("nhd,hfd->nhf", t, self.omega.to(t.dtype))
         e = e - t.square().sum(dim=-1, keepdim=True) / 2

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from flare_geo.ops import Layout
+from flare_geo.ops.numerics import wide
 
 CHUNK = 2**24  # distances at a time
 
@@ -60,7 +61,7 @@ def nearest_points(
         - **pos:** `[N, d]`; **nodes:** `[S]`
         - **returns** pairs: the point `[E]`, and the place of its node in `nodes` `[E]`, ascending
     """
-    pos = pos.to(torch.promote_types(pos.dtype, torch.float32))
+    pos = wide(pos)
     points, owners = [nodes[:0]], [nodes[:0]]
     offsets = zip(pairwise(layout.ptr.tolist()), pairwise(node_layout.ptr.tolist()), strict=True)
     for (start, end), (first, last) in offsets:
